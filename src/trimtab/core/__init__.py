@@ -1,0 +1,1 @@
+"""Values, protocols, errors, plug-ins and the machine: standard library and numpy only."""

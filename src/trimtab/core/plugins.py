@@ -1,0 +1,65 @@
+"""Finds plug-ins through entry points; a new one is a file and a line in its own pyproject.toml."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Choices
+from trimtab.core.values import Options, Scalar
+
+GROUPS = ("formats", "runtimes", "meters", "techniques", "stores", "trackers")
+
+
+@cache
+def _found(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"trimtab.{group}")}
+
+
+def names(group: str) -> tuple[str, ...]:
+    """Return the names of the plug-ins of a group, without importing them."""
+    return tuple(sorted(_found(group)))
+
+
+@cache
+def plugin_class(group: str, name: str) -> type[Any]:
+    """Import and return the class of one plug-in; raise `BadInput` that lists the known names."""
+    try:
+        point = _found(group)[name]
+    except KeyError:
+        known = ", ".join(names(group))
+        raise BadInput(f"there is no {group.removesuffix('s')} named {name!r}; known are: {known}") from None
+    loaded: type[Any] = point.load()
+    return loaded
+
+
+def make(group: str, name: str, options: Options = ()) -> Any:
+    """Return an instance of one plug-in with the given options."""
+    kind = plugin_class(group, name)
+    known = inspect.signature(kind).parameters
+    for option, _ in options:
+        if option not in known:
+            listed = ", ".join(known) or "none"
+            raise BadInput(f"{name} has no option {option!r}; its options are: {listed}")
+    return kind(**dict(options))
+
+
+def every(group: str) -> list[Any]:
+    """Return an instance of every plug-in of a group, with default options."""
+    return [make(group, name) for name in names(group)]
+
+
+def choices(group: str, name: str) -> dict[str, tuple[Scalar, ...]]:
+    """Return the search dimensions of a plug-in: option name to the values worth trying."""
+    kind = plugin_class(group, name)
+    hints = get_type_hints(kind.__init__, include_extras=True)
+    found: dict[str, tuple[Scalar, ...]] = {}
+    for option, hint in hints.items():
+        if get_origin(hint) is Annotated:
+            for mark in get_args(hint)[1:]:
+                if isinstance(mark, Choices):
+                    found[option] = mark.values
+    return found

@@ -1,0 +1,193 @@
+"""The seams: what a plug-in must offer. One to three methods each.
+
+Built-in and foreign plug-ins are found through the same entry-point groups (see `core/plugins.py`).
+Options of a plug-in are the typed keyword arguments of its class; `Annotated[float, Choices(0.25, 0.5)]`
+marks one that a search may vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.values import Machine, Measurement, Model, Reading, Scalar, Settings, Task, Trace, Variant, Workload
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Marks a keyword argument as a dimension of the search, with the values worth trying."""
+
+    values: tuple[Scalar, ...]
+
+    def __init__(self, *values: Scalar) -> None:
+        object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How the user said a model is to be opened. `folder` is where a format may write what it must build."""
+
+    folder: Path
+    weights: Path | None = None
+    trust_pickle: bool = False
+    states: tuple[tuple[str, str], ...] = ()
+    example: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+    """Example inputs (name, shape, dtype) for formats whose files do not say what they take."""
+
+
+@runtime_checkable
+class Format(Protocol):
+    """Reads models of one kind from disk."""
+
+    name: str
+
+    def claims(self, source: str) -> bool:
+        """Say, without reading more than a few bytes, whether `source` (a path or `module:function`) is of this format."""
+        ...
+
+    def open(self, source: str, opening: Opening) -> Model:
+        """Check the source and return it as a model; raise `BadInput` with one clear line when it can't be used."""
+        ...
+
+    def load(self, model: Model) -> Any:
+        """Return the live object (`onnx.ModelProto`, `torch.nn.Module` …) of an opened model."""
+        ...
+
+
+class Engine(Protocol):
+    """A model made ready to run, inside one process: a call maps named arrays to named arrays."""
+
+    def __call__(self, inputs: Arrays, /) -> dict[str, Array]:
+        """Run once; the first axis of every data input is the batch."""
+        ...
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Runs variants. `load` is called inside a worker process of its own, or by `trimtab.load` in the user's."""
+
+    name: str
+
+    def refuses(self, variant: Variant) -> str | None:
+        """Say in words why this variant can't run here, or None. Imports no framework."""
+        ...
+
+    def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
+        """Return the settings worth trying on this machine, the runtime's own defaults first."""
+        ...
+
+    def load(self, variant: Variant) -> Engine:
+        """Return the engine, compiled and ready; raise `MissingExtra` when its framework is not installed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Times of single calls in nanoseconds, in the order they were made; processor time is of the whole process."""
+
+    wall_ns: NDArray[np.int64]
+    cpu_ns: NDArray[np.int64]
+
+
+class Session(Protocol):
+    """A handle to the worker process that holds one engine. The process starts at the first use."""
+
+    variant: Variant
+
+    def run(self, inputs: Arrays, timeout_s: float | None = None) -> dict[str, Array]:
+        """Return the outputs for one batch; for a stateful model the second axis of its data inputs is time."""
+        ...
+
+    def time(self, inputs: Arrays, calls: int, timeout_s: float | None = None) -> Samples:
+        """Time that many calls on the same inputs; the loop runs inside the worker."""
+        ...
+
+    def close(self) -> None:
+        """End the process. Closing twice does no harm."""
+        ...
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """Reads one thing of a variant."""
+
+    name: str
+
+    def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
+        """Return readings and traces; one that can't be had is returned with provenance "unavailable"."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a technique may use: the task, the original, a folder of its own, a seed, a deadline, and two callables.
+
+    `evaluate(variant)` returns what is lost on the select split, in the metric's unit (0.01 is one point worse than
+    the original); `time(variant)` the seconds of one call at the goal's workload. `deadline` is in
+    `time.monotonic()` seconds.
+    """
+
+    task: Task
+    original: Variant
+    folder: Path
+    seed: int
+    deadline: float
+    evaluate: Callable[[Variant], float]
+    time: Callable[[Variant], float]
+
+
+@runtime_checkable
+class Technique(Protocol):
+    """Maps a variant to a variant. Never changes the one it is given."""
+
+    name: str
+
+    def refuses(self, variant: Variant, task: Task) -> str | None:
+        """Say in words why this can't be done to that variant, or None. Imports no framework."""
+        ...
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """Return the new variant, its files in `context.folder`, its steps one longer."""
+        ...
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps measurements by key."""
+
+    name: str
+
+    def get(self, key: str) -> Measurement | None:
+        """Return what was put under the key, or None."""
+        ...
+
+    def put(self, key: str, measurement: Measurement) -> None:
+        """Keep the measurement; a crash in the middle leaves the old one or none."""
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Logs a run where people look."""
+
+    name: str
+
+    def start(self, run: str, configuration: Mapping[str, Scalar]) -> None:
+        """Begin a run; what is logged next belongs to it."""
+        ...
+
+    def log(self, readings: Sequence[Reading], step: int) -> None:
+        """Log readings of one step."""
+        ...
+
+    def end(self, status: str, artifacts: Sequence[Path]) -> None:
+        """End the run with the files it made."""
+        ...

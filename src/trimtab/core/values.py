@@ -1,0 +1,468 @@
+"""The nouns of trimtab: frozen values that every room passes to the next.
+
+Values hold numbers with their evidence and paths to files; they hold no live object, so each of them
+can cross a process wall and be written to disk (see `core/codec.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+Scalar = str | int | float | bool | None
+"""What an option may hold: something that JSON can say and a person can type."""
+
+Options = tuple[tuple[str, Scalar], ...]
+"""Named options in the order of their names, so that equal options are equal values."""
+
+Role = Literal["data", "state", "constant"]
+Direction = Literal["lower", "higher", "none"]
+Provenance = Literal["measured", "counted", "calibrated", "modelled", "assumed", "unavailable"]
+Kind = Literal["classification", "binary", "regression", "embedding"]
+SpeedVerdict = Literal["faster", "slower", "equivalent", "inconclusive"]
+
+
+def options(given: Mapping[str, Scalar] | None = None, /, **more: Scalar) -> Options:
+    """Return the given names and values as sorted options."""
+    return tuple(sorted({**(given or {}), **more}.items()))
+
+
+def content_digest(*parts: object) -> str:
+    """Return the SHA-256 (first 16 bytes, hex) of the canonical JSON of the parts."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    `dtype` is numpy's name of it; a dimension that is free is its name or "?" when it has none.
+    A state input is fed, from the second call on, with the output named in `fed_by`.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    role: Role = "data"
+    fed_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """The inputs and outputs of a model, in the order of the model."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def data_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that a caller must feed."""
+        return tuple(spec for spec in self.inputs if spec.role == "data")
+
+    @property
+    def states(self) -> tuple[TensorSpec, ...]:
+        """The inputs that carry state from call to call."""
+        return tuple(spec for spec in self.inputs if spec.role == "state")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A trained network on disk; its `digest` (of the content) is its name."""
+
+    format: str
+    path: Path
+    digest: str
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a model is run. None leaves a choice to the runtime; batch size belongs to the `Workload`."""
+
+    runtime: str
+    device: str = "cpu"
+    threads: int | None = None
+    streams: int | None = None
+    precision: str | None = None
+    spinning: bool | None = None
+    fusion: bool = True
+    replicas: int = 1
+    batching_window_s: float = 0.0
+    extra: Options = ()
+
+    def label(self) -> str:
+        """Return the settings in a few words, without what is left at its default."""
+        words = [self.runtime]
+        if self.threads is not None:
+            words.append(f"{self.threads} thread" + "s" * (self.threads != 1))
+        if self.streams is not None:
+            words.append(f"{self.streams} stream" + "s" * (self.streams != 1))
+        if self.precision is not None:
+            words.append(self.precision)
+        if self.spinning is not None:
+            words.append("spinning" if self.spinning else "no spinning")
+        if not self.fusion:
+            words.append("no fusion")
+        words.extend(f"{name}={value}" for name, value in self.extra)
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One technique that was applied, with its options and seed: enough to do it again."""
+
+    technique: str
+    options: Options = ()
+    seed: int = 0
+
+    def label(self) -> str:
+        """Return the step as a person would type it."""
+        shown = ", ".join(f"{name}={value}" for name, value in self.options if value is not None)
+        return f"{self.technique}({shown})" if shown else self.technique
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """The one thing that flows: a model, how it is run, and what was done to it."""
+
+    model: Model
+    settings: Settings
+    steps: tuple[Step, ...] = ()
+    absorbed: tuple[Step, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name of this variant by its content; equal keys are the same weights run the same way."""
+        model = self.model
+        return content_digest(model.format, model.digest, repr(self.settings), repr(self.steps), repr(self.absorbed))
+
+    def label(self) -> str:
+        """Return the variant in a few words: its steps, then its settings."""
+        steps = " → ".join(step.label() for step in self.steps) or "as given"
+        return f"{steps} on {self.settings.label()}"
+
+    def on(self, settings: Settings) -> Variant:
+        """Return the same model run with other settings."""
+        return replace(self, settings=settings)
+
+    def after(self, model: Model, step: Step) -> Variant:
+        """Return the variant that `step` made of this one."""
+        return replace(self, model=model, steps=(*self.steps, step))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayFile:
+    """A memory-mapped `.npy` array, one row per item. `name` is the model input it feeds."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Items of one purpose. `rows` are the items' numbers in the user's data; `groups` the unit to resample."""
+
+    name: str
+    inputs: tuple[ArrayFile, ...]
+    rows: ArrayFile
+    labels: ArrayFile | None = None
+    groups: ArrayFile | None = None
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What "good" means: data by purpose, how it is prepared, and the metric to protect.
+
+    Splits are named train, calibrate, select and certify. A task without splits can only be timed.
+    Without labels the answers of the original model stand in for them (agreement).
+    `threshold` and `positive` are for binary tasks; `costs` is money per (miss, false alarm).
+    `output` is the model output that holds the answer, None for the only or first one.
+    """
+
+    kind: Kind = "classification"
+    splits: tuple[Split, ...] = ()
+    preprocessing: tuple[Step, ...] = ()
+    classes: tuple[str, ...] = ()
+    metric: str = "accuracy"
+    output: str | None = None
+    positive: int = 1
+    threshold: float | None = None
+    costs: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+
+    def split(self, name: str) -> Split | None:
+        """Return the split of that name, or None."""
+        return next((split for split in self.splits if split.name == name), None)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the items carry labels."""
+        return bool(self.splits) and all(split.labels is not None for split in self.splits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What is asked of the model: items per call, sizes of free dimensions by name, calls at a time, calls per second."""
+
+    batch: int = 1
+    lengths: tuple[tuple[str, int], ...] = ()
+    concurrency: int = 1
+    arrival_rate_hz: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A number with its unit, its interval and where it comes from.
+
+    `value` is None when provenance is "unavailable": unavailable is never zero. `low` and `high` bound
+    the value at confidence `level`; `place` is the class, layer, batch size … the number belongs to.
+    `scope` says in words what is covered.
+    """
+
+    name: str
+    value: float | None
+    unit: str = "1"
+    direction: Direction = "none"
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    samples: int = 1
+    provenance: Provenance = "measured"
+    source: str = ""
+    scope: str = ""
+    place: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A series over time or over items (seconds since its start, or a plain index)."""
+
+    name: str
+    times: tuple[float, ...]
+    values: tuple[float, ...]
+    unit: str = "1"
+    provenance: Provenance = "measured"
+    place: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The computer that a measurement was made on. `digest` covers what never changes while it runs."""
+
+    cpu: str
+    flags: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    hypervisor: str | None
+    governor: str | None
+    system: str
+    python: str
+    versions: Options
+    load_average: float | None = None
+    pressure: float | None = None
+    steal_s: float | None = None
+
+    @property
+    def digest(self) -> str:
+        """The identity of the machine and its software: measurements of other machines are never compared."""
+        return content_digest(self.cpu, self.flags, self.cores, self.hypervisor, self.system, self.python, self.versions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What was read of one variant at one task and workload on one machine."""
+
+    variant: Variant
+    task: str
+    workload: Workload
+    readings: tuple[Reading, ...]
+    traces: tuple[Trace, ...] = ()
+    options: Options = ()
+    machine: Machine
+    time: str
+
+    def reading(self, name: str, place: str | None = None) -> Reading | None:
+        """Return the reading of that name and place, or None."""
+        return next((r for r in self.readings if r.name == name and r.place == place), None)
+
+    def value(self, name: str, place: str | None = None) -> float | None:
+        """Return the value of the reading of that name and place, or None."""
+        found = self.reading(name, place)
+        return found.value if found else None
+
+    def named(self, name: str) -> Iterator[Reading]:
+        """Yield the readings of that name at every place."""
+        return (r for r in self.readings if r.name == name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A bound on a reading, in its SI unit: `p99 <= 0.02`."""
+
+    reading: str
+    relation: Literal["<=", ">="]
+    bound: float
+
+    def holds(self, value: float) -> bool:
+        """Say whether a value keeps the limit."""
+        return value <= self.bound if self.relation == "<=" else value >= self.bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """One reading to improve while quality drops by at most `max_drop` and the limits hold.
+
+    `max_drop` is in the metric's own unit (0.01 is one point of accuracy); None protects nothing (speed only).
+    `margin` is the smallest ratio of times that counts as a difference (0.03 is 3 %).
+    `error` is the risk of a wrong certificate.
+    """
+
+    objective: str = "latency"
+    direction: Literal["minimize", "maximize"] = "minimize"
+    max_drop: float | None = 0.01
+    limits: tuple[Limit, ...] = ()
+    workload: Workload = field(default_factory=Workload)
+    margin: float = 0.03
+    error: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """How a reading of `variant` compares with that of `baseline`, from one interleaved run.
+
+    `value` is variant / baseline (for times, below 1 is faster); `low`, `high` its interval at `level`.
+    `noise` is the ratio of wall-clock to processor-time ratios' spreads: the noise audit; None when engines spin.
+    """
+
+    reading: str
+    variant: str
+    baseline: str
+    value: float
+    low: float
+    high: float
+    level: float
+    margin: float
+    verdict: SpeedVerdict
+    blocks: int
+    processes: int
+    noise: float | None = None
+    cache: str = "warm, blocks of several calls"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoWorse:
+    """The proof, or the lack of one, that `variant` is not worse than `baseline` by more than `max_drop`.
+
+    `difference` is variant − baseline in the metric's unit with its two-sided interval; `better` and `worse`
+    count the items that only one of the two got right; `flips` the items answered differently.
+    `needed` is about how many items would decide when these can't.
+    """
+
+    metric: str
+    variant: str
+    baseline: str
+    max_drop: float
+    error: float
+    method: str
+    items: int
+    groups: int
+    difference: float
+    low: float
+    high: float
+    better: int
+    worse: int
+    flips: int
+    proven: bool
+    needed: int | None = None
+    reason: str = ""
+    harmed: tuple[Reading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Measurements side by side with the verdicts that may be drawn between them; the first one is the baseline.
+
+    `self_test` is the ratio of the baseline against itself: it must not say faster or slower.
+    """
+
+    measurements: tuple[Measurement, ...]
+    ratios: tuple[Ratio, ...] = ()
+    quality: tuple[NoWorse, ...] = ()
+    self_test: Ratio | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What was proven, on which data, and how to run it again."""
+
+    claim: str
+    no_worse: NoWorse
+    ratios: tuple[Ratio, ...]
+    data: str
+    original: str
+    looks: int
+    seed: int
+    machine: Machine
+    command: str
+    time: str
+
+
+TrialState = Literal["kept", "dropped", "failed", "proven", "unproven"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One variant that a search tried: what became of it, why, and where its log is.
+
+    `screening` is the time ratio to the best untouched variant from one process, `drop` what it lost on the
+    select split; neither is proof. `seconds` is what the trial cost.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    settings: Settings
+    variant: Variant | None
+    state: TrialState
+    reason: str
+    measurement: Measurement | None = None
+    screening: Ratio | None = None
+    quality: NoWorse | None = None
+    log: Path | None = None
+    seconds: float = 0.0
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What `optimize` found: both baselines, everything tried, the winner and its certificate.
+
+    `comparison` holds the final paired run (as given first, best untouched second, then the proven variants).
+    `winner` is the name of a trial, None when no variant kept the goal; `verdict` is the sentence to read first.
+    """
+
+    goal: Goal
+    task: Task
+    verdict: str
+    as_given: Trial
+    untouched: Trial
+    trials: tuple[Trial, ...]
+    comparison: Comparison
+    winner: str | None
+    certificate: Certificate | None
+    machine: Machine
+    spent: tuple[tuple[str, float], ...] = ()
+    warnings: tuple[str, ...] = ()
+    command: str = ""
+    version: str = ""
