@@ -1,0 +1,1 @@
+"""Reads variants: quality, latency, throughput, memory, size, work; one file per thing read."""

@@ -1,0 +1,64 @@
+"""Runs ONNX models with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Arrays, Engine
+from trimtab.core.values import Machine, Settings, Variant, Workload
+
+
+class OnnxRuntime:
+    """ONNX Runtime's CPU execution provider."""
+
+    name = "onnxruntime"
+
+    def refuses(self, variant: Variant) -> str | None:
+        """Refuse what is not ONNX or not for the CPU."""
+        if variant.model.format != "onnx":
+            return f"onnxruntime runs onnx models, this one is {variant.model.format}"
+        if variant.settings.device != "cpu":
+            return f"device {variant.settings.device!r} is not supported by this build, only 'cpu'"
+        return None
+
+    def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
+        """Return the defaults, every number of threads that halves the cores, and no spinning."""
+        threads = [machine.cores]
+        while threads[-1] > 1:
+            threads.append(threads[-1] // 2)
+        defaults = Settings(runtime=self.name)
+        tuned = [Settings(runtime=self.name, threads=count) for count in threads]
+        return [defaults, *tuned, Settings(runtime=self.name, spinning=False)]
+
+    def load(self, variant: Variant) -> Engine:
+        """Return the session; each call maps input names to output names."""
+        import onnxruntime
+
+        onnxruntime.disable_telemetry_events()
+        settings = variant.settings
+        wanted = onnxruntime.SessionOptions()
+        wanted.log_severity_level = 3
+        if settings.threads is not None:
+            wanted.intra_op_num_threads = settings.threads
+        if settings.spinning is not None:
+            wanted.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+        if not settings.fusion:
+            wanted.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            session = onnxruntime.InferenceSession(str(variant.model.path), wanted, providers=["CPUExecutionProvider"])
+        except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+            raise BadInput(f"onnxruntime has no kernel for an operator of this model: {error}") from error
+        return _Engine(session)
+
+
+class _Engine:
+    def __init__(self, session: Any) -> None:
+        self._run = session.run
+        self._names = [output.name for output in session.get_outputs()]
+
+    def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._names, self._run(None, inputs), strict=True))

@@ -1,0 +1,88 @@
+"""Runs ONNX and OpenVINO models with OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from trimtab.core.errors import BadInput, MissingExtra
+from trimtab.core.process import silence_telemetry
+from trimtab.core.protocols import Arrays, Engine
+from trimtab.core.values import Machine, Settings, Variant, Workload
+
+_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+class OpenVinoRuntime:
+    """OpenVINO's CPU plug-in. Without a precision hint it may choose bf16 by itself; we always say which."""
+
+    name = "openvino"
+
+    def refuses(self, variant: Variant) -> str | None:
+        """Refuse formats that it can't read and devices that aren't offered."""
+        if variant.model.format not in ("onnx", "openvino"):
+            return f"openvino runs onnx and openvino models, this one is {variant.model.format}"
+        if variant.settings.device != "cpu":
+            return f"device {variant.settings.device!r} is not offered yet, only 'cpu'"
+        if variant.settings.precision not in (None, *_PRECISIONS):
+            return f"precision {variant.settings.precision!r} is none of {', '.join(_PRECISIONS)}"
+        return None
+
+    def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
+        """Return fp32 first, then bf16 where the processor computes it, fp16, one thread, and more streams for more load."""
+        bf16 = {"amx_bf16", "avx512_bf16"} & set(machine.flags)
+        fp16 = {"amx_fp16", "avx512_fp16"} & set(machine.flags)
+        precisions = ["fp32", *(["bf16"] if bf16 else []), *(["fp16"] if fp16 else [])]
+        found = [Settings(runtime=self.name, precision=precision) for precision in precisions]
+        if machine.cores > 1:
+            found += [Settings(runtime=self.name, precision=precision, threads=1) for precision in precisions[:2]]
+        if workload.concurrency > 1:
+            found.append(Settings(runtime=self.name, precision="fp32", streams=min(machine.cores, workload.concurrency)))
+        return found
+
+    def load(self, variant: Variant) -> Engine:
+        """Return the compiled model; each call maps input names to output names."""
+        silence_telemetry()
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtra("openvino", "openvino", "running with OpenVINO") from error
+        settings = variant.settings
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if settings.precision is not None:
+            hints["INFERENCE_PRECISION_HINT"] = _PRECISIONS[settings.precision]
+        if settings.threads is not None:
+            hints["INFERENCE_NUM_THREADS"] = settings.threads
+        if settings.streams is not None:
+            hints["NUM_STREAMS"] = settings.streams
+        core = openvino.Core()
+        try:
+            model = core.read_model(variant.model.path)
+            compiled = core.compile_model(model, "CPU", hints)
+        except RuntimeError as error:
+            raise BadInput(f"openvino can't compile this model: {_cause(str(error))}") from error
+        names = [spec.name for spec in variant.model.signature.outputs]
+        return _Engine(compiled, names)
+
+
+class _Engine:
+    def __init__(self, compiled: Any, names: list[str]) -> None:
+        if len(names) != len(compiled.outputs):
+            raise BadInput(f"openvino sees {len(compiled.outputs)} outputs, the model says {len(names)}: {names}")
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._infer = self._request.infer
+        self._ports = list(zip(names, compiled.outputs, strict=True))
+
+    def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
+        results = self._infer(inputs, share_inputs=True)
+        return {name: results[port] for name, port in self._ports}
+
+
+def _cause(message: str) -> str:
+    """Return the line of an OpenVINO error that says something."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (telling or lines or ["no reason given"])[0][:200]

@@ -1,0 +1,59 @@
+"""The handle to a worker process that holds one engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from trimtab.core.process import Limits, Process
+from trimtab.core.protocols import Arrays, Samples
+from trimtab.core.values import Variant
+
+
+class ProcessSession:
+    """A session whose engine lives in a process of its own, started at the first use."""
+
+    def __init__(self, variant: Variant, process: Process) -> None:
+        self.variant = variant
+        self._process = process
+        self._taken: Arrays | None = None
+
+    @property
+    def log(self) -> Path:
+        """Where the worker's output goes."""
+        return self._process.log
+
+    def run(self, inputs: Arrays, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:
+        """Return the outputs for one batch."""
+        outputs: dict[str, NDArray[Any]] = self._process.call("run", dict(inputs), timeout_s=timeout_s)
+        return outputs
+
+    def time(self, inputs: Arrays, calls: int, timeout_s: float | None = None) -> Samples:
+        """Time that many calls; the same inputs (the same object) are sent only once."""
+        if self._taken is not inputs:
+            self._process.call("take", dict(inputs))
+            self._taken = inputs
+        wall, cpu = self._process.call("time", calls, timeout_s=timeout_s)
+        return Samples(wall, cpu)
+
+    def info(self) -> dict[str, float]:
+        """Return load_s, first_call_s (NaN before the first call), peak_memory_bytes and empty_memory_bytes."""
+        told: dict[str, float] = self._process.call("info")
+        return told
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.close()
+
+    def __enter__(self) -> ProcessSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_session(variant: Variant, log: Path | None = None, limits: Limits | None = None) -> ProcessSession:
+    """Return a session of the variant; its worker process starts at the first use."""
+    return ProcessSession(variant, Process("trimtab.runtimes.host:EngineHost", variant, log=log, limits=limits))

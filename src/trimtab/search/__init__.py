@@ -1,0 +1,1 @@
+"""What optimize tries next: plan, race, budget, resume."""

@@ -1,0 +1,1 @@
+"""What runs in production: the bundle folder and how it is loaded."""

@@ -1,0 +1,1 @@
+"""Keep measurements by key."""

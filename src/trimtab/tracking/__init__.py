@@ -1,0 +1,1 @@
+"""Log runs where people look."""
