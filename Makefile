@@ -1,0 +1,56 @@
+# Everything that people and CI run. Needs Python >= 3.11 with venv and pip, and make; `make` alone lists the targets.
+PYTHON ?= python3
+VENV   ?= .venv
+DEMO   ?= .venv-demo
+MODEL  ?= all
+
+BIN      := $(VENV)/bin
+SOURCES  := pyproject.toml constraints.txt
+PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(DEMO)/.installed  ## optimize the embedded digits model, without PyTorch; the report's path is printed last
+	@$(DEMO)/bin/trimtab demo
+
+test: $(VENV)/.installed  ## run the whole test suite; skipped tests are listed and counted at the end
+	$(BIN)/python -m pytest -n 2 --dist loadscope -ra
+
+check: $(VENV)/.installed  ## lint, format, types and floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed  ## put the code into the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed  ## compare with the peers, resumable: make bench MODEL=digits|mnist|mobilenet|minilm|all
+	$(BIN)/python benchmarks/compare.py $(MODEL)
+
+docs: $(VENV)/.installed  ## write the generated reference pages
+	$(BIN)/python docs/reference.py
+
+clean:  ## remove the environments and what was built
+	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+# A stamp holds until pyproject.toml or the pins change, so that a second run installs nothing.
+$(VENV)/.installed: $(SOURCES)
+	$(call environment,$(VENV),.[all$(comma)dev])
+
+$(DEMO)/.installed: $(SOURCES)
+	$(call environment,$(DEMO),.[openvino])
+
+comma := ,
+define environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trimtab needs Python 3.11 or newer, $(PYTHON) is "+sys.version.split()[0]+"; try make PYTHON=python3.12")'
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+@echo 'Installing trimtab$(patsubst .%,%,$(2)) into $(1) (once; takes a few minutes)'
+@$(1)/bin/python $(PIP_INSTALL) '$(2)'
+@touch $(1)/.installed
+endef
