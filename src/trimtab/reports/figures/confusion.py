@@ -1,0 +1,170 @@
+"""Which class is taken for which: the original, the other, and the difference between the two."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.values import Comparison, Measurement, Result
+from trimtab.reports import lineup
+from trimtab.reports.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+MOST_CLASSES = 30
+"""With more classes than this, those whose answers changed most are drawn."""
+
+Counts = NDArray[np.float64]
+
+
+def confusion(source: Result | Comparison) -> Figure | None:
+    """Return heat maps of the confusion matrices and of their difference; None when there are none.
+
+    Cells count items; shades are shares of the true class on a square-root scale, so that rare confusions show.
+    In the difference green is better (more right, fewer wrong answers) and purple is worse.
+    """
+    given, best = lineup.original(source), lineup.champion(source)
+    if given.measurement is None or best is None or best.measurement is None:
+        return None
+    classes, before, after = matrices(given.measurement, best.measurement, class_names(source))
+    if not before.any() or not after.any():
+        return None
+    classes, before, after, note = _most_changed(classes, before, after)
+    with style.styled():
+        figure = style.blank(11.4, 4.5)
+        panels = figure.subplots(1, 3)
+        peak = max(before.max(), after.max())
+        for axes, counts, title in ((panels[0], before, given.name), (panels[1], after, best.name)):
+            _heat(axes, counts, classes, title)
+            _write(axes, counts, np.sqrt(_shares(counts)), _plain, peak)
+        difference = after - before
+        _difference(panels[2], difference, classes)
+        _write(panels[2], difference, _strength(difference), _signed, np.abs(difference).max())
+        panels[0].set_ylabel("true class")
+        panels[1].set_xlabel(f"predicted class{note}")
+    return figure
+
+
+def class_names(source: Result | Comparison) -> tuple[str, ...]:
+    """Return the classes in their own order, where the task says it."""
+    return source.task.classes if isinstance(source, Result) else ()
+
+
+def matrices(before: Measurement, after: Measurement, order: tuple[str, ...]) -> tuple[tuple[str, ...], Counts, Counts]:
+    """Return the classes and both matrices of counts, shape (true, predicted), of cells placed "true→predicted"."""
+    cells = [_cells(measurement) for measurement in (before, after)]
+    seen = {name for found in cells for pair in found for name in pair}
+    classes = tuple(name for name in order if name in seen) + tuple(sorted(seen - set(order)))
+    index = {name: number for number, name in enumerate(classes)}
+    made = []
+    for found in cells:
+        counts = np.zeros((len(classes), len(classes)))
+        for (true, predicted), number in found.items():
+            counts[index[true], index[predicted]] = number
+        made.append(counts)
+    return classes, made[0], made[1]
+
+
+def _cells(measurement: Measurement) -> dict[tuple[str, str], float]:
+    found = {}
+    for reading in measurement.named("confusion_matrix"):
+        true, _, predicted = (reading.place or "").partition("→")
+        if reading.value is not None and predicted:
+            found[true, predicted] = reading.value
+    return found
+
+
+def _most_changed(
+    classes: tuple[str, ...], before: Counts, after: Counts
+) -> tuple[tuple[str, ...], Counts, Counts, str]:
+    if len(classes) <= MOST_CLASSES:
+        return classes, before, after, ""
+    change = np.abs(after - before)
+    keep = np.sort(np.argsort(-(change.sum(0) + change.sum(1)), kind="stable")[:MOST_CLASSES])
+    note = f" (the {MOST_CLASSES} of {len(classes):,} classes that changed most)"
+    grid = np.ix_(keep, keep)
+    return tuple(classes[index] for index in keep), before[grid], after[grid], note
+
+
+def _shares(counts: Counts) -> Counts:
+    shares: Counts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return shares
+
+
+def _strength(difference: Counts) -> Counts:
+    shades: Counts = np.sqrt(np.abs(difference) / max(float(np.abs(difference).max()), 1.0))
+    return shades
+
+
+def _faded(colour: str, other: str | None = None) -> LinearSegmentedColormap:
+    """Return a colour map from nothing at all to the colour, so that it lies well on any page."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    ends = [to_rgba(other, 0.95), to_rgba(other, 0.0), to_rgba(colour, 0.0)] if other else [to_rgba(colour, 0.0)]
+    steps = [0.0, 0.5, 0.5] if other else [0.0]
+    return LinearSegmentedColormap.from_list(
+        "faded", list(zip([*steps, 1.0], [*ends, to_rgba(colour, 0.95)], strict=True))
+    )
+
+
+def _heat(axes: Axes, counts: Counts, classes: tuple[str, ...], title: str) -> None:
+    shades = np.sqrt(_shares(counts))
+    _heatmap(axes, shades, classes, title, cmap=_faded(style.INK), vmin=0, vmax=1)
+
+
+def _difference(axes: Axes, difference: Counts, classes: tuple[str, ...]) -> None:
+    good = np.where(np.eye(len(classes), dtype=bool), difference, -difference)
+    shades = np.sign(good) * _strength(difference)
+    _heatmap(axes, shades, classes, "difference", cmap=_faded(style.BETTER, style.WORSE), vmin=-1, vmax=1)
+
+
+def _heatmap(axes: Axes, shades: Counts, classes: tuple[str, ...], title: str, **colours: Any) -> None:
+    import seaborn
+
+    seaborn.heatmap(
+        shades,
+        ax=axes,
+        cbar=False,
+        square=True,
+        linewidths=0.6,
+        linecolor=style.LINE,
+        xticklabels=classes,
+        yticklabels=classes,
+        **colours,
+    )
+    axes.set_title(title, wrap=True)
+    axes.grid(False)
+    axes.tick_params(length=0, labelsize=8 if len(classes) <= 12 else 6.5 if len(classes) <= 20 else 5)
+    axes.tick_params(axis="x", labelrotation=90 if max(map(len, classes)) > 3 else 0)
+    axes.tick_params(axis="y", labelrotation=0)
+
+
+def _write(axes: Axes, counts: Counts, shades: Counts, said: Any, peak: float) -> None:
+    size = min(8.0, 64 / len(counts), 25 / max(math.log10(max(peak, 10)), 1))
+    if len(counts) > 20:
+        return
+    for (row, column), number in np.ndenumerate(counts):
+        if number:
+            axes.text(
+                column + 0.5,
+                row + 0.5,
+                said(number),
+                ha="center",
+                va="center",
+                fontsize=size,
+                color=style.PAPER if shades[row, column] > 0.6 else style.INK,
+            )
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _signed(number: float) -> str:
+    return f"{number:+,.0f}".replace("-", "−")

@@ -1,0 +1,167 @@
+"""What every variant gives and costs: two readings, their intervals, and the front that nothing beats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from trimtab.core.values import Comparison, Reading, Result
+from trimtab.reports import lineup, words
+from trimtab.reports.figures import style
+from trimtab.reports.lineup import Entry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = {"given": "s", "untouched": "D", "winner": "o", "finalist": "o", "tried": "o"}
+_BY_STATE = {"unproven": "^", "dropped": "X", "failed": "X"}
+
+
+def tradeoff(source: Result | Comparison, x: str | None = None, y: str | None = None) -> Figure | None:
+    """Return the scatter of two readings with intervals and the Pareto front; None when it has fewer than two points.
+
+    Args:
+        source: The result or comparison to draw.
+        x: Name of the reading along the horizontal axis; by default what the goal improves.
+        y: Name of the reading along the vertical axis; by default what the goal protects.
+    """
+    across, up = default_axes(source)
+    across, up = x or across, y or up
+    points = [
+        (entry, right, high)
+        for entry in lineup.lineup(source)
+        if (right := entry.reading(across)) and (high := entry.reading(up))
+    ]
+    if len(points) < 2:
+        return None
+    with style.styled():
+        figure = style.blank(8.6, 4.6)
+        axes = figure.add_subplot()
+        scales = [_scale([right for _, right, _ in points]), _scale([high for _, _, high in points])]
+        _draw_front(axes, points, scales)
+        for entry, right, high in reversed(points):
+            _draw_point(axes, entry, (right, high), scales)
+        _draw_limit(axes, source, points[0], up, scales[1])
+        axes.set_xlabel(axis_label(points[0][1], scales[0]))
+        axes.set_ylabel(axis_label(points[0][2], scales[1]))
+        axes.margins(0.08, 0.14)
+        axes.tick_params(length=0)
+        figure.legend(
+            handles=_legend_handles(axes, points), loc="outside right upper", labelspacing=0.9, handletextpad=0.6
+        )
+    return figure
+
+
+def default_axes(source: Result | Comparison) -> tuple[str, str]:
+    """Return the readings of the goal, what is improved and what is protected, or the first that can be drawn."""
+    across, up = lineup.objective(source), lineup.metric(source)
+    return across, up if drawable(source, up) else "bytes" if across != "bytes" else "latency_p50"
+
+
+def drawable(source: Result | Comparison, name: str) -> bool:
+    """Say whether at least two variants have the reading."""
+    return sum(entry.reading(name) is not None for entry in lineup.lineup(source)) >= 2
+
+
+def axis_label(reading: Reading, scale: words.Scale) -> str:
+    """Return what an axis shows, its unit and which way is better: "median latency (ms), lower is better"."""
+    unit = f" ({scale.symbol})" if scale.symbol else ""
+    better = f", {reading.direction} is better" if reading.direction != "none" else ""
+    return f"{words.label(reading.name)}{unit}{better}"
+
+
+def marker(entry: Entry) -> str:
+    """Return the shape of a variant, so that it is known without its colour."""
+    return _BY_STATE.get(entry.state or "", MARKERS[entry.part]) if entry.part == "tried" else MARKERS[entry.part]
+
+
+def _scale(readings: Sequence[Reading]) -> words.Scale:
+    """Return the unit that suits the reading in the middle."""
+    middle = sorted(reading.value or 0.0 for reading in readings)[len(readings) // 2]
+    return words.scale(readings[0].name, readings[0].unit, middle)
+
+
+def _draw_front(axes: Axes, points: Sequence[tuple[Entry, Reading, Reading]], scales: Sequence[words.Scale]) -> None:
+    """Draw the front as steps: between two of its points nothing better is known."""
+    _, right, high = points[0]
+    plain = [(a.value or 0.0, b.value or 0.0) for _, a, b in points]
+    best = lineup.front(plain, (right.direction == "higher", high.direction == "higher"))
+    xs, ys = ([plain[index][side] / scales[side].factor for index in best] for side in (0, 1))
+    where: Literal["pre", "post"] = "pre" if right.direction == "higher" else "post"
+    axes.step(
+        xs, ys, where=where, color=style.MUTED, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1, label="Pareto front"
+    )
+
+
+def _draw_point(axes: Axes, entry: Entry, readings: tuple[Reading, Reading], scales: Sequence[words.Scale]) -> None:
+    (x, left, right), (y, below, above) = (_bounds(r, s) for r, s in zip(readings, scales, strict=True))
+    main = entry.part != "tried"
+    axes.errorbar(
+        [x],
+        [y],
+        xerr=[[left], [right]],
+        yerr=[[below], [above]],
+        fmt=marker(entry),
+        color=entry.colour,
+        markersize=(10 if entry.won else 8) if main else 6,
+        markeredgewidth=1.4,
+        elinewidth=1.3,
+        capsize=0,
+        markerfacecolor=entry.colour if entry.final else style.PAPER,
+        markeredgecolor=entry.colour,
+        label=_legend(entry),
+        zorder=4 if entry.won else 3 if main else 2,
+    )
+
+
+def _legend(entry: Entry) -> str:
+    """Return what the legend calls a variant; the grey ones are called by their state, once each."""
+    if entry.part == "tried":
+        return f"_{entry.name}"
+    notes = ["winner"] * entry.won + [entry.state or ""] * (entry.part == "finalist" and entry.state is not None)
+    return style.wrapped(entry.name) + "".join(f"\n({note})" for note in notes)
+
+
+def _legend_handles(axes: Axes, points: Sequence[tuple[Entry, Reading, Reading]]) -> list[Any]:
+    """Return what the legend shows: the named variants first, then a shape for each state of the others, then lines."""
+    from matplotlib.lines import Line2D
+
+    artists, labels = axes.get_legend_handles_labels()
+    by_name = dict(zip(labels, artists, strict=True))
+    named = [by_name[_legend(entry)] for entry, _, _ in points if _legend(entry) in by_name]
+    grey = {entry.state: entry for entry, _, _ in points if entry.part == "tried"}
+    states = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=marker(entry),
+            markersize=6,
+            color=entry.colour,
+            label=f"tried, {state}",
+            markerfacecolor=entry.colour if entry.final else style.PAPER,
+        )
+        for state, entry in grey.items()
+    ]
+    return [*named, *states, *(artist for artist in artists if artist not in named)]
+
+
+def _bounds(reading: Reading, scale: words.Scale) -> tuple[float, float, float]:
+    value = reading.value or 0.0
+    low = value if reading.low is None else reading.low
+    high = value if reading.high is None else reading.high
+    return value / scale.factor, max(value - low, 0) / scale.factor, max(high - value, 0) / scale.factor
+
+
+def _draw_limit(
+    axes: Axes, source: Result | Comparison, given: tuple[Entry, Reading, Reading], up: str, scale: words.Scale
+) -> None:
+    """Draw how far the protected reading may fall."""
+    if not isinstance(source, Result) or source.goal.max_drop is None or up != lineup.metric(source):
+        return
+    value, turned = given[2].value or 0.0, given[2].direction == "lower"
+    bound = value + source.goal.max_drop if turned else value - source.goal.max_drop
+    axes.axhline(
+        bound / scale.factor, color=style.WORSE, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="allowed loss"
+    )

@@ -1,0 +1,69 @@
+"""The sentence to read first: what was gained, against what, and how sure we are that nothing was lost."""
+
+from __future__ import annotations
+
+from trimtab.core.values import Certificate, Goal, NoWorse, Ratio, Trial
+from trimtab.reports import words
+
+
+def verdict(
+    goal: Goal,
+    *,
+    winner: Trial | None,
+    over_given: Ratio | None = None,
+    over_untouched: Ratio | None = None,
+    certificate: Certificate | None = None,
+    reason: str = "",
+) -> str:
+    """Return the verdict sentence of a search.
+
+    Args:
+        goal: What was asked for.
+        winner: The trial that is returned; None when no variant kept the goal.
+        over_given: The final ratio of the winner over the model as given; None when they are the same.
+        over_untouched: The final ratio of the winner over the best untouched variant; None when they are the same.
+        certificate: What was proven; None when nothing was.
+        reason: Why the goal is unmet; used when there is no winner.
+    """
+    if winner is None:
+        because = f": {reason.rstrip('.')}" if reason else ""
+        return f"No variant met the goal{because}. The model as given remains the one to use."
+    return f"{_gain(winner.name, over_given, over_untouched)}; {_proof(goal, certificate)}."
+
+
+def _gain(name: str, over_given: Ratio | None, over_untouched: Ratio | None) -> str:
+    """Return what was gained over both baselines."""
+    parts = []
+    if over_given is not None:
+        parts.append(words.ratio_words(over_given, "the model as given"))
+    if over_untouched is not None:
+        parts.append(words.ratio_words(over_untouched, "the best untouched variant"))
+    if not parts:
+        return f"Nothing tried was better than the model as given: {name} stays"
+    return f"{name} is {' and '.join(parts)}"
+
+
+def _proof(goal: Goal, certificate: Certificate | None) -> str:
+    """Return how sure we are that nothing was lost."""
+    if certificate is None and goal.max_drop is None:
+        return "speed only: nothing is proven about its quality"
+    if certificate is None:
+        return f"not proven to stay within the allowed drop of {goal.max_drop:g}: there is no certificate"
+    proof = certificate.no_worse
+    sure = words.percent(1 - proof.error)
+    allowed = words.amount(proof.max_drop, proof.metric)
+    if proof.metric == "agreement":
+        return (
+            f"proven with {sure} confidence to answer differently from the original on at most {allowed} of the items "
+            f"({proof.flips:,} of {proof.items:,} differed; there were no labels)"
+        )
+    return f"proven with {sure} confidence to lose at most {allowed} of {words.label(proof.metric)} ({_seen(proof)})"
+
+
+def _seen(proof: NoWorse) -> str:
+    """Return what was seen on the items of the proof."""
+    items = words.plural(proof.items, "item")
+    if proof.difference == 0:
+        return f"lost nothing on {items}"
+    verb = "lost" if proof.difference < 0 else "gained"
+    return f"{verb} {words.amount(abs(proof.difference), proof.metric)} on {items}"

@@ -1,0 +1,253 @@
+"""Numbers as a person reads them: SI prefixes, as many digits as the interval carries, the interval beside them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from trimtab.core.values import NoWorse, Ratio, Reading
+
+_AVERAGES = ("", "_macro", "_micro", "_weighted")
+_SHARES = {name + average for name in ("precision", "recall", "f1") for average in _AVERAGES}
+_SHARES |= {"accuracy", "top5", "agreement", "macs_coverage"}
+"""Readings between 0 and 1 that people say in percent and whose differences they say in points."""
+
+_LABELS = {
+    "latency_mean": "mean latency",
+    "latency_p50": "median latency",
+    "latency_p90": "p90 latency",
+    "latency_p99": "p99 latency",
+    "latency_end_to_end": "end-to-end latency",
+    "cpu_use": "processor use",
+    "bytes": "size",
+    "compression_bytes": "compression (bytes)",
+    "compression_parameters": "compression (parameters)",
+    "macs": "multiply-accumulates",
+    "macs_nonzero": "non-zero multiply-accumulates",
+    "macs_coverage": "share of operators counted",
+    "top5": "top-5 accuracy",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "precision-recall AUC",
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+    "r2": "R²",
+    "agreement": "agreement with the original",
+    "cosine": "cosine similarity",
+}
+
+_GAINS = {
+    "bytes": ("smaller", "larger", "as large as"),
+    "peak_memory": ("less memory", "more memory", "as much memory as"),
+    "macs": ("fewer multiply-accumulates", "more multiply-accumulates", "as many multiply-accumulates as"),
+    "parameters": ("fewer parameters", "more parameters", "as many parameters as"),
+    "throughput": ("more throughput", "less throughput", "as much throughput as"),
+}
+"""What a gain, a loss and a tie in a reading are called; times are faster, slower and as fast as."""
+
+_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_MACS = ((1e9, "GMACs"), (1e6, "MMACs"), (1e3, "kMACs"), (1.0, "MACs"))
+_COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A unit to show numbers in: what is shown is the number divided by `factor`, followed by `symbol`."""
+
+    factor: float = 1.0
+    symbol: str = ""
+
+
+def scale(name: str, unit: str, value: float) -> Scale:
+    """Return the unit in which a reading of that size is easiest to read."""
+    if name in _SHARES:
+        return Scale(0.01, "%")
+    if unit == "s":
+        return _fitting(_TIMES, value)
+    if unit in ("bytes", "byte", "B"):
+        return _fitting(_SIZES, value)
+    if name.startswith("macs"):
+        return _fitting(_MACS, value)
+    if name == "parameters":
+        return _fitting(_COUNTS, value)
+    return Scale(1.0, "×" if name.startswith("compression") else "" if unit == "1" else unit)
+
+
+def label(name: str, place: str | None = None) -> str:
+    """Return what a reading is called in a sentence: `latency_p50` is "median latency"."""
+    said = _LABELS.get(name) or name.replace("_", " ")
+    return f"{said}, {place}" if place else said
+
+
+def quantity(value: float, unit: str, name: str = "") -> str:
+    """Return one number with its unit, three digits that count: 0.00123 seconds are "1.23 ms"."""
+    shown = scale(name, unit, value)
+    return _with_unit(_number(value / shown.factor, _decimals(value / shown.factor)), shown)
+
+
+def interval(reading: Reading) -> str:
+    """Return the interval of a reading in the unit its value is shown in, "" when it has none."""
+    if reading.value is None or reading.low is None or reading.high is None:
+        return ""
+    return _interval(reading.value, reading.low, reading.high, scale(reading.name, reading.unit, reading.value))
+
+
+def value(reading: Reading) -> str:
+    """Return the value of a reading with its unit; in words when it is unavailable."""
+    if reading.value is None:
+        return "n too small" if reading.name.startswith("latency_p") else "unavailable"
+    shown = scale(reading.name, reading.unit, reading.value)
+    digits = _digits(reading.value / shown.factor, _half_width(reading) / shown.factor)
+    if reading.unit == "1" and reading.provenance == "counted" and shown.factor == 1.0:
+        digits = 0 if float(reading.value).is_integer() else digits
+    mark = "≈ " if reading.provenance in ("modelled", "assumed") else ""
+    return mark + _with_unit(_number(reading.value / shown.factor, digits), shown)
+
+
+def evidence(reading: Reading) -> str:
+    """Return what stands behind a number: its interval, that it was counted, or why there is none."""
+    if reading.value is None:
+        return reading.scope
+    between = interval(reading)
+    if between:
+        return between if reading.provenance == "measured" else f"{between} {reading.provenance}"
+    return {"counted": "exact", "measured": "no interval"}.get(reading.provenance, reading.provenance)
+
+
+def with_interval(reading: Reading) -> str:
+    """Return a reading in one line: "1.23 ms (1.20–1.26)"."""
+    behind = evidence(reading)
+    return f"{value(reading)} ({behind})" if behind and behind != "exact" else value(reading)
+
+
+def speedup(ratio: Ratio) -> tuple[float, float, float]:
+    """Return a ratio turned so that above 1 is better, with its interval (low, high)."""
+    if ratio.reading == "throughput":
+        return ratio.value, ratio.low, ratio.high
+    return 1 / ratio.value, 1 / ratio.high, 1 / ratio.low
+
+
+def factor(ratio: Ratio) -> str:
+    """Return how much better, without its interval: "2.31×"; below 1 it is worse."""
+    return f"{_number(speedup(ratio)[0], _factor_digits(ratio))}×"
+
+
+def factor_interval(ratio: Ratio) -> str:
+    """Return the interval of `factor`: "2.25–2.38"."""
+    _, low, high = speedup(ratio)
+    digits = _factor_digits(ratio)
+    return f"{_number(low, digits)}–{_number(high, digits)}"
+
+
+def verdict_word(ratio: Ratio) -> str:
+    """Return the verdict in the words of the reading: faster, smaller, more throughput …"""
+    better, worse, _ = _GAINS.get(ratio.reading, ("faster", "slower", "as fast as"))
+    return {"faster": better, "slower": worse}.get(ratio.verdict, ratio.verdict)
+
+
+def ratio_words(ratio: Ratio, than: str = "") -> str:
+    """Return a ratio with its verdict and interval: "2.31× faster (2.25–2.38)", with `than` "… than the other"."""
+    better, worse, tie = _GAINS.get(ratio.reading, ("faster", "slower", "as fast as"))
+    gain, low, high = speedup(ratio)
+    if ratio.verdict == "equivalent":
+        return f"{tie} {than or 'before'} ({_factor(gain, low, high, ', ')})"
+    if ratio.verdict == "inconclusive":
+        return f"not measurably different from {than or 'before'} ({_factor(gain, low, high, ', ')}: undecided)"
+    words = better
+    if ratio.verdict == "slower":
+        words, (gain, low, high) = worse, (1 / gain, 1 / high, 1 / low)
+    number, _, between = _factor(gain, low, high, "|").partition("|")
+    return f"{number} {words}" + f" ({between})" * bool(between) + f" than {than}" * bool(than)
+
+
+def _factor(gain: float, low: float, high: float, glue: str) -> str:
+    digits = _digits(gain, (high - low) / 2)
+    number = f"{_number(gain, digits)}×"
+    return number if low == high else f"{number}{glue}{_number(low, digits)}–{_number(high, digits)}"
+
+
+def is_share(metric: str) -> bool:
+    """Say whether differences of a metric are said in points (hundredths)."""
+    return metric in _SHARES or metric.startswith("agreement")
+
+
+def amount(difference: float, metric: str, signed: bool = False) -> str:
+    """Return a difference of quality in the words of its metric: 0.012 of accuracy is "1.2 pt"."""
+    shown = difference * 100 if is_share(metric) else difference
+    digits = 2 if is_share(metric) and 0 < abs(shown) < 0.995 else 1 if is_share(metric) else _decimals(shown)
+    number = _number(shown, digits)
+    number = f"+{number}" if signed and shown > 0 else number
+    return f"{number} pt" if is_share(metric) else number
+
+
+def difference_words(proof: NoWorse) -> str:
+    """Return the difference of quality with its interval: "−0.10 pt (−0.42 to +0.21)"."""
+    low, high = (amount(bound, proof.metric, signed=True).removesuffix(" pt") for bound in (proof.low, proof.high))
+    return f"{amount(proof.difference, proof.metric, signed=True)} ({low} to {high})"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, without digits that say nothing: 0.95 is "95 %"."""
+    return f"{_number(share * 100, 0 if math.isclose(share * 100, round(share * 100)) else 1)} %"
+
+
+def duration(seconds: float) -> str:
+    """Return how long something took, in the words of a clock: "2 min 5 s"."""
+    if seconds < 100:
+        return quantity(seconds, "s") if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a count of things: "1,200 items", "1 item"."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def _fitting(scales: tuple[tuple[float, str], ...], value: float) -> Scale:
+    size = abs(value)
+    if not math.isfinite(size) or size == 0:
+        return Scale(*next(pair for pair in scales if pair[0] == 1.0))
+    return Scale(*next((pair for pair in scales if size >= pair[0] * 0.9995), scales[-1]))
+
+
+def _decimals(shown: float) -> int:
+    if not math.isfinite(shown) or shown == 0:
+        return 0
+    return min(max(2 - math.floor(math.log10(abs(shown) * 1.0005)), 0), 8)
+
+
+def _digits(shown: float, half_width: float) -> int:
+    """Return the decimals that show three digits, or one more where the interval is finer than that."""
+    digits = _decimals(shown)
+    return digits + 1 if 0 < half_width < 0.5 * 10.0**-digits else digits
+
+
+def _factor_digits(ratio: Ratio) -> int:
+    gain, low, high = speedup(ratio)
+    return _digits(gain, (high - low) / 2)
+
+
+def _half_width(reading: Reading) -> float:
+    if reading.low is None or reading.high is None:
+        return 0.0
+    return (reading.high - reading.low) / 2
+
+
+def _number(shown: float, digits: int) -> str:
+    if not math.isfinite(shown):
+        return "∞" if shown > 0 else "−∞" if shown < 0 else "undefined"
+    text = f"{shown:,.{digits}f}"
+    return "0" if not float(text.replace(",", "")) and digits == 0 else text.replace("-", "−")
+
+
+def _interval(value: float, low: float, high: float, shown: Scale) -> str:
+    digits = _digits(value / shown.factor, (high - low) / 2 / shown.factor)
+    between = " to " if low < 0 else "–"
+    return f"{_number(low / shown.factor, digits)}{between}{_number(high / shown.factor, digits)}"
+
+
+def _with_unit(number: str, shown: Scale) -> str:
+    glue = "" if shown.symbol == "×" else " "
+    return f"{number}{glue}{shown.symbol}".rstrip()
