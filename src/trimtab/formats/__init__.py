@@ -1,0 +1,1 @@
+"""Reads and writes models: ONNX, OpenVINO, PyTorch and Hugging Face, one file each."""

@@ -1,0 +1,439 @@
+"""PyTorch modules: a factory (`package.module:function` or `file.py:function`) and its weights, kept as a folder.
+
+The folder holds `module.json` (how to build the module, its signature, its history) and `weights.safetensors`.
+The factory's module may say more in optional attributes: `example_inputs` (tensors by input name, or a function that
+returns them), `dynamic_axes` (free dimensions, such as {"tokens": {0: "batch", 1: "sequence"}}) and `output_names`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trimtab.core.codec import dumps, loads
+from trimtab.core.errors import BadInput, Unsafe
+from trimtab.core.files import digest_files, disk_errors, make_folder, whole_folder, write_text
+from trimtab.core.protocols import Opening
+from trimtab.core.values import Model, Options, Signature, Step, TensorSpec, content_digest
+from trimtab.formats.torch_export import module_to_model
+from trimtab.formats.torch_tracing import (
+    FOREIGN_ERRORS,
+    describe,
+    first_line,
+    forward_inputs,
+    import_torch,
+    with_states,
+)
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*|.+\.py:[A-Za-z_]\w*")
+_RECIPE = "module.json"
+_WEIGHTS = "weights.safetensors"
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".safetensors")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to build a module again.
+
+    `factory` is `package.module:function`, found in the folder `search_path`, or `/path/file.py:function`.
+    `aliases` are tensors that share the memory of another one; `history` the structural changes to replay after
+    building; `source` the digest of the code of the factory and of every layer it builds.
+    """
+
+    factory: str
+    search_path: str
+    arguments: Options = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    history: tuple[Step, ...] = ()
+    source: str
+    signature: Signature
+
+
+class TorchFormat:
+    """Modules built by a factory."""
+
+    name = "torch"
+
+    def claims(self, source: str) -> bool:
+        """Claim `package.module:function`, `file.py:function`, folders written here, and bare weights (to refuse)."""
+        bare = source.endswith(_CHECKPOINTS) and Path(source).is_file()
+        return bool(_FACTORY.fullmatch(source)) or (Path(source) / _RECIPE).is_file() or bare
+
+    def open(self, source: str, opening: Opening) -> Model:
+        """Build the module, load its weights, and write both to a folder inside `opening.folder`.
+
+        Raises:
+            BadInput: There is no such factory, it fails, the weights don't fit, or the inputs can't be known.
+            Unsafe: The weights are a pickle that holds more than tensors.
+        """
+        if (Path(source) / _RECIPE).is_file():
+            return self._reopen(Path(source), opening.trust_pickle)
+        if not _FACTORY.fullmatch(source):
+            raise Unsafe(
+                f"{source} holds weights or a pickled module, which can't run without the code that builds the module; "
+                f"give its factory: package.module:function --weights {source}"
+            )
+        import_torch("opening a PyTorch model")
+        code, module = _build(source, "", ())
+        if opening.weights is not None:
+            load_weights(module, opening.weights, opening.trust_pickle)
+        inputs = _inputs(module, code, opening.example, source)
+        try:
+            signature = describe(module, inputs, tuple(getattr(code, "output_names", ())))
+        except FOREIGN_ERRORS as error:
+            raise BadInput(f"{source} can't run on its example inputs {_typed(inputs)}: {first_line(error)}") from error
+        return _save(module, source, code, with_states(signature, opening.states), opening.folder)
+
+    def load(self, model: Model) -> Any:
+        """Return the module with its weights, in evaluation mode; refuse when its code has changed since."""
+        recipe = _read(model.path)
+        import_torch("loading a PyTorch model")
+        _, module = _build(recipe.factory, recipe.search_path, recipe.arguments)
+        if _source_digest(module, recipe.factory, recipe.search_path) != recipe.source:
+            raise BadInput(f"the code of {recipe.factory} has changed since the model was opened; open it again")
+        from safetensors.torch import load_file
+
+        tensors = load_file(model.path / _WEIGHTS)
+        tensors.update({alias: tensors[kept] for alias, kept in recipe.aliases})
+        _fill(module, tensors, model.path / _WEIGHTS)
+        return module
+
+    def _reopen(self, path: Path, trusted: bool) -> Model:
+        recipe = _read(path)
+        if not trusted:
+            raise Unsafe(
+                f"{path} runs code when it is loaded ({recipe.factory}); open the factory instead, "
+                "or add --trust-pickle if you trust who made it"
+            )
+        return Model(format=self.name, path=path, digest=_digest(path, recipe), signature=recipe.signature)
+
+
+def save_module(
+    module: Any,
+    example_inputs: Any,
+    folder: Path,
+    *,
+    factory: str | None = None,
+    output_names: Sequence[str] = (),
+    dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
+    states: Sequence[tuple[str, str]] = (),
+) -> Model:
+    """Save a live `nn.Module` to the folder and return it as a model.
+
+    Args:
+        module: The module; it is switched to evaluation mode while it is saved.
+        example_inputs: A tensor or array, a sequence in the order of `forward`, or a mapping by name.
+        folder: Where the model's files go.
+        factory: `package.module:function` that builds the module. With it the module itself is kept, which
+            techniques that change the structure need; without it the program that torch.export makes of it.
+        output_names: Names for the outputs, in order.
+        dynamic_axes: Free dimensions by input name and axis; by default the batch, where the module allows it.
+        states: Pairs of a state input and the output that it is fed with.
+
+    Raises:
+        BadInput: The module can't run on the example or can't be traced.
+    """
+    torch = import_torch("saving a PyTorch module")
+    if not isinstance(module, torch.nn.Module):
+        raise BadInput(f"this is a {type(module).__name__}, not a torch.nn.Module")
+    training = module.training
+    module.eval()
+    try:
+        inputs = _freed(_specs(module, example_inputs), dynamic_axes or {})
+        try:
+            signature = with_states(describe(module, inputs, output_names), states)
+        except FOREIGN_ERRORS as error:
+            raise BadInput(
+                f"the module can't run on the example inputs {_typed(inputs)}: {first_line(error)}"
+            ) from error
+        if factory is None:
+            model = module_to_model(module, signature, folder)
+            return replace(model, signature=with_states(model.signature, states))
+        code, built = _build(factory, "", ())
+        _fill(built, module.state_dict(), Path("the live module"))
+        return _save(built, factory, code, signature, folder)
+    finally:
+        module.train(training)
+
+
+def load_weights(module: Any, path: Path, trust_pickle: bool = False) -> None:
+    """Load a `.safetensors` file or a PyTorch checkpoint into the module; every name and shape must fit.
+
+    Raises:
+        Unsafe: The checkpoint holds more than tensors in plain containers, and `trust_pickle` is not given.
+        BadInput: There is no such file, it is damaged, or names or shapes differ.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no weights file {path}; check --weights")
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path, trust_pickle)
+    _fill(module, tensors, path)
+
+
+def parameters(model: Model) -> int:
+    """Return the number of parameters and buffers in the weights file, read from its header without PyTorch."""
+    from safetensors import safe_open
+
+    with safe_open(model.path / _WEIGHTS, framework="np") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (not a mapping)
+    total = 0
+    for shape in shapes:
+        count = 1
+        for size in shape:
+            count *= size
+        total += count
+    return total
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        loaded: dict[str, Any] = load_file(path)
+    except SafetensorError as error:
+        raise BadInput(
+            f"{path} is not a safetensors file, or it is damaged ({error}); save or fetch it again"
+        ) from error
+    return loaded
+
+
+def _read_checkpoint(path: Path, trust_pickle: bool) -> dict[str, Any]:
+    import pickle
+
+    torch = import_torch("reading PyTorch weights")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except pickle.UnpicklingError as error:
+        raise Unsafe(
+            f"{path} is a pickle that holds more than tensors, so loading it could run code; save module.state_dict() "
+            "instead, as safetensors if you can, or add --trust-pickle if you trust who made it"
+        ) from error
+    except FOREIGN_ERRORS as error:
+        raise BadInput(f"{path} is not a PyTorch checkpoint, or it is damaged ({first_line(error)})") from error
+    if isinstance(content, torch.nn.Module):
+        content = content.state_dict()
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise BadInput(f"{path} holds a {type(content).__name__} that is no state_dict; save module.state_dict()")
+    tensors = dict(content)
+    if tensors and all(name.startswith("module.") for name in tensors):  # as torch.nn.DataParallel names them
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _fill(module: Any, tensors: Mapping[str, Any], path: Path) -> None:
+    try:
+        missing, unexpected = module.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        raise BadInput(f"the weights in {path} don't fit the module: {(lines or [str(error)])[0]}") from error
+    problems = [f"missing: {_few(missing)}"] if missing else []
+    problems += [f"not in the module: {_few(unexpected)}"] if unexpected else []
+    if problems:
+        raise BadInput(f"the weights in {path} don't fit the module; {'; '.join(problems)}")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _build(factory: str, search_path: str, arguments: Options) -> tuple[ModuleType, Any]:
+    """Return the factory's Python module and the module that it builds, in evaluation mode."""
+    torch = import_torch("building a PyTorch model")
+    code = _import(factory, search_path)
+    name = factory.rpartition(":")[2]
+    make = getattr(code, name, None)
+    if make is None:
+        public = [word for word, value in vars(code).items() if callable(value) and not word.startswith("_")]
+        raise BadInput(f"{code.__name__} has no {name!r}; it has: {_few(public) or 'nothing to call'}")
+    try:
+        module = make if isinstance(make, torch.nn.Module) or not callable(make) else make(**dict(arguments))
+    except FOREIGN_ERRORS as error:
+        raise BadInput(
+            f"{factory} failed ({first_line(error)}); it must build the module when called without arguments"
+        ) from error
+    if not isinstance(module, torch.nn.Module):
+        raise BadInput(f"{factory} gave a {type(module).__name__}, not a torch.nn.Module")
+    return code, module.eval()
+
+
+def _import(factory: str, search_path: str) -> ModuleType:
+    where = factory.rpartition(":")[0]
+    try:
+        if where.endswith(".py"):
+            return _import_file(Path(where))
+        for folder in filter(None, (search_path, str(Path.cwd()))):
+            if importlib.util.find_spec(where.partition(".")[0]) is None and folder not in sys.path:
+                sys.path.append(folder)
+                importlib.invalidate_caches()
+        return importlib.import_module(where)
+    except FOREIGN_ERRORS as error:
+        raise BadInput(
+            f"can't import {where} ({first_line(error)}); run from the folder it is in, or give file.py:function"
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file under a name of its own, so that two files called model.py don't meet."""
+    path = path.resolve()
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}; check the path")
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{path} is not a Python file")
+    code = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for what the file imports from beside it
+    sys.modules[name] = code
+    try:
+        spec.loader.exec_module(code)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return code
+
+
+def _found_in(code: ModuleType) -> str:
+    """Return the folder that must be on the path to import the module."""
+    file = Path(code.__file__ or ".").resolve()
+    levels = code.__name__.count(".") + (file.name == "__init__.py")
+    return str(file.parents[levels])
+
+
+def _source_digest(module: Any, factory: str, search_path: str) -> str:
+    """Return the digest of the source files of the factory and of every layer's class, PyTorch's own left out."""
+    names = {type(layer).__module__ for layer in module.modules()} - {"builtins"}
+    codes = {sys.modules[name] for name in names if not name.startswith("torch.") and name in sys.modules}
+    codes.add(_import(factory, search_path))
+    files = sorted(
+        {Path(code.__file__) for code in codes if code.__file__ and Path(code.__file__).is_file()}, key=lambda f: f.name
+    )
+    return digest_files(files)
+
+
+def _inputs(
+    module: Any, code: ModuleType, example: Sequence[tuple[str, tuple[int, ...], str]], source: str
+) -> tuple[TensorSpec, ...]:
+    """Return the inputs by what the user typed, else by the factory's module; free axes are named."""
+    takes, needs = forward_inputs(module)
+    axes = getattr(code, "dynamic_axes", {})
+    if example:
+        names = [name for name, _, _ in example]
+        if set(names) - set(takes) or set(needs) - set(names):
+            raise BadInput(f"{source} takes the inputs {', '.join(takes)}; --input gives {', '.join(names)}")
+        return _freed([TensorSpec(name=name, dtype=dtype, shape=shape) for name, shape, dtype in example], axes)
+    given = getattr(code, "example_inputs", None)
+    if given is None:
+        typed = " ".join(f"--input {name}:float32[1,1,28,28]" for name in needs or takes or ["input"])
+        raise BadInput(
+            f"the shapes of the inputs of {source} are not known; add {typed} with your own type and shape, "
+            "or define example_inputs beside the factory"
+        )
+    return _freed(_specs(module, given() if callable(given) else given), axes)
+
+
+def _specs(module: Any, given: Any) -> list[TensorSpec]:
+    """Return example tensors or arrays as specifications with fixed sizes."""
+    import numpy as np
+
+    torch = import_torch("opening a PyTorch model")
+    takes, _ = forward_inputs(module)
+    if isinstance(given, Mapping):
+        named = dict(given)
+    else:
+        values = given if isinstance(given, tuple | list) else (given,)
+        if len(values) > len(takes):
+            raise BadInput(f"{len(values)} example inputs are given, the module takes {len(takes)}: {', '.join(takes)}")
+        named = dict(zip(takes, values, strict=False))
+    specs = []
+    for name, value in named.items():
+        if not isinstance(value, torch.Tensor | np.ndarray):
+            raise BadInput(f"example input {name!r} is a {type(value).__name__}, not a tensor or an array")
+        specs.append(TensorSpec(name=name, dtype=str(value.dtype).removeprefix("torch."), shape=tuple(value.shape)))
+    return specs
+
+
+def _freed(specs: Sequence[TensorSpec], axes: Mapping[str, Mapping[int, str]]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        replace(spec, shape=tuple(axes.get(spec.name, {}).get(axis, size) for axis, size in enumerate(spec.shape)))
+        for spec in specs
+    )
+
+
+def _typed(inputs: Sequence[TensorSpec]) -> str:
+    return " ".join(f"{spec.name}:{spec.dtype}[{','.join(map(str, spec.shape))}]" for spec in inputs)
+
+
+def _save(module: Any, factory: str, code: ModuleType, signature: Signature, folder: Path) -> Model:
+    from safetensors.torch import save_file
+
+    where, _, name = factory.rpartition(":")
+    if where.endswith(".py"):
+        factory, search_path = f"{Path(where).resolve()}:{name}", ""
+    else:
+        search_path = _found_in(code)
+    tensors, aliases = _unshared(module.state_dict())
+    source = _source_digest(module, factory, search_path)
+    recipe = Recipe(factory=factory, search_path=search_path, aliases=aliases, source=source, signature=signature)
+    make_folder(folder)
+    temporary = folder / f".torch-{source[:12]}"
+    with whole_folder(temporary) as place, disk_errors(place):
+        save_file(tensors, place / _WEIGHTS)
+        write_text(place / _RECIPE, dumps(recipe, indent=1))
+    digest = _digest(temporary, recipe)
+    final = folder / f"torch-{digest[:12]}"
+    with whole_folder(final) as place:
+        for file in temporary.iterdir():
+            file.replace(place / file.name)
+    temporary.rmdir()
+    return Model(format=TorchFormat.name, path=final, digest=digest, signature=signature)
+
+
+def _unshared(state: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
+    """Return the tensors, each stored once, and the names that share another one's memory."""
+    torch = import_torch("saving a PyTorch model")
+    kept: dict[Any, str] = {}
+    tensors: dict[str, Any] = {}
+    aliases = []
+    for name, value in sorted(state.items()):
+        if not isinstance(value, torch.Tensor):
+            raise BadInput(f"the module keeps {name!r} as a {type(value).__name__}; only tensors can be saved")
+        place = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype)
+        if value.numel() and place in kept:
+            aliases.append((name, kept[place]))
+        else:
+            kept[place] = name
+            tensors[name] = value.detach().cpu().contiguous().clone()
+    return tensors, tuple(aliases)
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        recipe = loads(Recipe, (path / _RECIPE).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not a PyTorch model as trimtab writes it; open its factory again") from error
+    if not (path / _WEIGHTS).is_file():
+        raise BadInput(f"{path} has no {_WEIGHTS}; open its factory again")
+    return recipe
+
+
+def _digest(path: Path, recipe: Recipe) -> str:
+    name = recipe.factory.rpartition(":")[2]
+    weights = digest_files([path / _WEIGHTS])
+    return content_digest(
+        weights, recipe.source, name, recipe.arguments, recipe.aliases, [repr(step) for step in recipe.history]
+    )
