@@ -15,7 +15,20 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.values import Machine, Measurement, Model, Reading, Scalar, Settings, Task, Trace, Variant, Workload
+from trimtab.core.values import (
+    Contents,
+    Machine,
+    Measurement,
+    Model,
+    Reading,
+    Scalar,
+    Settings,
+    Task,
+    Trace,
+    Variant,
+    Work,
+    Workload,
+)
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -59,6 +72,19 @@ class Format(Protocol):
 
     def load(self, model: Model) -> Any:
         """Return the live object (`onnx.ModelProto`, `torch.nn.Module` …) of an opened model."""
+        ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """What a format may offer besides: what a model holds and does, told without running it."""
+
+    def contents(self, model: Model) -> Contents:
+        """Return the files, operators and parameters of the model."""
+        ...
+
+    def work(self, model: Model, workload: Workload) -> Work:
+        """Return the multiply-accumulates of one call, layer by layer."""
         ...
 
 
@@ -112,6 +138,24 @@ class Session(Protocol):
 
     def close(self) -> None:
         """End the process. Closing twice does no harm."""
+        ...
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """What a session may offer besides: how its process started."""
+
+    def info(self) -> Mapping[str, float]:
+        """Return load_s, first_call_s (NaN before it), peak_memory_bytes and empty_memory_bytes."""
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """What a session may offer besides: another process for the same variant."""
+
+    def fresh(self) -> Session:
+        """Return a session of the same variant in a process of its own, not started yet; the caller closes it."""
         ...
 
 

@@ -187,7 +187,8 @@ class Task:
     Splits are named train, calibrate, select and certify. A task without splits can only be timed.
     Without labels the answers of the original model stand in for them (agreement).
     `threshold` and `positive` are for binary tasks; `costs` is money per (miss, false alarm).
-    `output` is the model output that holds the answer, None for the only or first one.
+    `output` is the model output that holds the answer, None for the only one. `logits` says whether a binary
+    model answers logits or probabilities, None until its answers have been seen (see `meters/predict.py`).
     """
 
     kind: Kind = "classification"
@@ -198,6 +199,7 @@ class Task:
     output: str | None = None
     positive: int = 1
     threshold: float | None = None
+    logits: bool | None = None
     costs: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     digest: str = ""
@@ -220,6 +222,85 @@ class Workload:
     lengths: tuple[tuple[str, int], ...] = ()
     concurrency: int = 1
     arrival_rate_hz: float | None = None
+
+    def shapes(self, signature: Signature) -> dict[str, tuple[int | str, ...]]:
+        """Return the shape of every input under this workload, by name.
+
+        A free first dimension of a data input is the batch, as is every other dimension of that name. The rest come
+        from `lengths`, by the dimension's name or, for one without a name, by "input:axis". What neither says stays free.
+        """
+        firsts = [spec.shape[0] for spec in signature.data_inputs if spec.shape]
+        known = {name: self.batch for name in firsts if isinstance(name, str) and name != "?"} | dict(self.lengths)
+        return {
+            spec.name: tuple(self._size(spec, axis, known) for axis in range(len(spec.shape)))
+            for spec in signature.inputs
+        }
+
+    def _size(self, spec: TensorSpec, axis: int, known: Mapping[str, int]) -> int | str:
+        size = spec.shape[axis]
+        if isinstance(size, int):
+            return size
+        unnamed: int | str = self.batch if axis == 0 and spec.role == "data" else size
+        return known.get(f"{spec.name}:{axis}", unnamed if size == "?" else known.get(size, size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What the files of a model hold, read without running it.
+
+    `operators` and `parameters` (elements of the weights by dtype) are named counts, the largest first.
+    `quantization` says in words how the model is quantized already; `facts` are the producer, the opset …
+    """
+
+    files: tuple[Path, ...]
+    operators: tuple[tuple[str, int], ...] = ()
+    parameters: tuple[tuple[str, int], ...] = ()
+    control_flow: tuple[str, ...] = ()
+    quantization: str | None = None
+    facts: Options = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """An operator that multiplies and accumulates; `macs` is None, with the reason, where it could not be counted."""
+
+    name: str
+    operator: str
+    macs: int | None
+    nonzero: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The multiply-accumulates (MACs) of one call, layer by layer.
+
+    `excluded` are the operators that by convention are not multiply-accumulates (elementwise, normalization,
+    softmax, pooling, data movement) with their counts.
+    """
+
+    layers: tuple[Layer, ...]
+    excluded: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """The MACs of all layers that could be counted."""
+        return sum(layer.macs or 0 for layer in self.layers)
+
+    @property
+    def nonzero(self) -> int:
+        """The MACs whose weight is not zero."""
+        return sum(layer.nonzero or 0 for layer in self.layers)
+
+    @property
+    def uncounted(self) -> tuple[Layer, ...]:
+        """The layers whose MACs could not be determined."""
+        return tuple(layer for layer in self.layers if layer.macs is None)
+
+    @property
+    def coverage(self) -> float:
+        """The share of the layers that could be counted; 1 when nothing is left out."""
+        return 1.0 - len(self.uncounted) / len(self.layers) if self.layers else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +358,9 @@ class Machine:
     @property
     def digest(self) -> str:
         """The identity of the machine and its software: measurements of other machines are never compared."""
-        return content_digest(self.cpu, self.flags, self.cores, self.hypervisor, self.system, self.python, self.versions)
+        return content_digest(
+            self.cpu, self.flags, self.cores, self.hypervisor, self.system, self.python, self.versions
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
