@@ -72,6 +72,10 @@ class Process:
         """The process number, None before the start."""
         return self._child.pid if self._child else None
 
+    def twin(self) -> Process:
+        """Return a process for another object of the same kind under the same limits, not started, with its own log."""
+        return Process(self._target, *self._arguments, limits=self._limits)
+
     def start(self) -> None:
         """Start the child and build the object; does nothing when that is done."""
         if self._dead is not None:

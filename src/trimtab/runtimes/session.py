@@ -43,6 +43,10 @@ class ProcessSession:
         told: dict[str, float] = self._process.call("info")
         return told
 
+    def fresh(self) -> ProcessSession:
+        """Return a session of the same variant in another process, not started yet."""
+        return ProcessSession(self.variant, self._process.twin())
+
     def close(self) -> None:
         """End the process."""
         self._process.close()
