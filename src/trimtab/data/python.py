@@ -1,0 +1,149 @@
+"""Takes data from Python: arrays, a dictionary of arrays, (inputs, labels), a torch Dataset or DataLoader.
+
+Torch is never imported: a tensor is anything that can `detach` and become a numpy array, a data set anything with
+`__len__` and `__getitem__`, a loader anything iterable with a `dataset` and a `batch_size`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimtab.core.errors import BadInput, TrimtabError
+from trimtab.core.protocols import Array
+from trimtab.core.values import Signature
+from trimtab.data.npz import from_arrays
+from trimtab.data.table import LABELS, Table
+
+_REFERENCE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
+def is_reference(source: str) -> bool:
+    """Say whether the text reads like `package.module:function`."""
+    return _REFERENCE.match(source) is not None
+
+
+def find_function(reference: str) -> Callable[..., Any]:
+    """Import and return `package.module:function`; modules in the working folder are found too."""
+    module, _, name = reference.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise BadInput(f"{reference}: the module {module} can't be imported ({error}); run from its folder") from error
+    except AttributeError as error:
+        raise BadInput(f"{reference}: the module {module} has no {name!r}; check the name") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(function):
+        raise BadInput(f"{reference} is not a function; name one that returns the data")
+    return function  # type: ignore[no-any-return]  # checked just above
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a user's function returns; whatever it raises becomes one clear line."""
+    name = getattr(function, "__name__", repr(function))
+    try:
+        return function(*arguments)
+    except TrimtabError:
+        raise
+    except Exception as error:  # a user's function may raise anything, and the user must see it
+        raise BadInput(f"the function {name} failed: {type(error).__name__}: {error}; mend it and run again") from error
+
+
+def from_python(source: Any, signature: Signature, name: str) -> Table:
+    """Return the data that a Python object holds as a table; `name` says in errors where it came from."""
+    if isinstance(source, Mapping):
+        return from_arrays({key: as_array(value) for key, value in source.items()}, signature, name)
+    if _is_tensor(source) or (isinstance(source, list) and not (source and isinstance(source[0], tuple | dict))):
+        return from_arrays({"inputs": as_array(source)}, signature, name)
+    if isinstance(source, tuple) and len(source) == 2:
+        return _pair(source[0], source[1], signature, name)
+    if hasattr(source, "dataset") and hasattr(source, "batch_size") and isinstance(source, Iterable):
+        return _loader(source, signature, name)
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, tuple):
+        return _dataset(source, signature, name)
+    raise BadInput(
+        f"{name} is a {type(source).__name__}; give an array, a dictionary of arrays, (inputs, labels), "
+        "or a torch Dataset or DataLoader"
+    )
+
+
+def as_array(value: Any) -> Array:
+    """Return a tensor or anything array-like as a numpy array."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise BadInput(
+            f"the items differ in shape ({error}); make them alike, or give files and a resize step"
+        ) from error
+    return array.astype(object) if array.dtype.kind == "U" else array
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "detach")
+
+
+def _pair(inputs: Any, labels: Any, signature: Signature, name: str) -> Table:
+    held = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
+    if labels is not None:
+        held[_label_name(signature)] = labels
+    return from_arrays({key: as_array(value) for key, value in held.items()}, signature, name)
+
+
+def _label_name(signature: Signature) -> str:
+    """Return a name for the labels that no input bears."""
+    inputs = {spec.name for spec in signature.data_inputs}
+    return next(name for name in LABELS if name not in inputs)
+
+
+def _dataset(source: Any, signature: Signature, name: str) -> Table:
+    if not len(source):
+        raise BadInput(f"{name} holds no items; give data with at least a few hundred")
+    items = [_named(source[row], signature, name) for row in range(len(source))]
+    return _from_batches(
+        [{key: as_array(value)[None] for key, value in item.items()} for item in items], signature, name
+    )
+
+
+def _loader(source: Any, signature: Signature, name: str) -> Table:
+    if type(getattr(source, "sampler", None)).__name__ == "RandomSampler":
+        raise BadInput(
+            f"{name} is a DataLoader that shuffles; make it with shuffle=False so that items keep their numbers"
+        )
+    batches = [_named(batch, signature, name) for batch in source]
+    return _from_batches([{key: as_array(value) for key, value in batch.items()} for batch in batches], signature, name)
+
+
+def _named(item: Any, signature: Signature, name: str) -> dict[str, Any]:
+    """Return one item (or batch) as its inputs and its label by name."""
+    if isinstance(item, Mapping):
+        return dict(item)
+    if isinstance(item, tuple | list) and len(item) == 2:
+        inputs, label = item
+        held = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
+        return {**held, _label_name(signature): label}
+    if isinstance(item, tuple | list) and len(item) == 1:
+        return {"inputs": item[0]}
+    if _is_tensor(item) or np.isscalar(item):
+        return {"inputs": item}
+    raise BadInput(f"{name}: an item is a {type(item).__name__}; give (input, label), a dictionary, or a tensor")
+
+
+def _from_batches(batches: list[dict[str, Array]], signature: Signature, name: str) -> Table:
+    if not batches:
+        raise BadInput(f"{name} holds no items; give data with at least a few hundred")
+    try:
+        joined = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"{name}: its items differ in names or shapes ({error}); make them alike") from error
+    return from_arrays(joined, signature, name)

@@ -1,0 +1,52 @@
+"""Makes inputs that a model accepts when there is no data: good enough to time it, never to judge it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from trimtab.core.protocols import Array
+from trimtab.core.values import Signature, TensorSpec, Workload
+
+_IMAGE_SIDE = 224
+_SEQUENCE = 128
+_SMALL = 10
+
+
+def inputs(signature: Signature, workload: Workload, seed: int = 0) -> dict[str, Array]:
+    """Return random inputs by name: normal floats, whole numbers below 10, masks of ones, positions in order.
+
+    The first axis is the workload's batch where it is free; other free axes take the workload's `lengths` by their
+    name, else 224 in images [batch, channels, height, width] and 128 elsewhere.
+    """
+    rng = np.random.default_rng(seed)
+    return {spec.name: _one(spec, _shape(spec, signature, workload), rng) for spec in signature.data_inputs}
+
+
+def _shape(spec: TensorSpec, signature: Signature, workload: Workload) -> tuple[int, ...]:
+    batch_names = {other.shape[0] for other in signature.data_inputs if other.shape} - {"?"}
+    lengths = dict(workload.lengths)
+    usual = _IMAGE_SIDE if len(spec.shape) == 4 else _SEQUENCE
+
+    def size(axis: int, given: int | str) -> int:
+        if isinstance(given, int):
+            return given
+        if axis == 0 or given in batch_names:
+            return lengths.get(given, workload.batch)
+        return lengths.get(given, usual)
+
+    return tuple(size(axis, given) for axis, given in enumerate(spec.shape))
+
+
+def _one(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    dtype, name = np.dtype(spec.dtype), spec.name.lower()
+    if "mask" in name:
+        return np.ones(shape, dtype)
+    if dtype.kind == "f":
+        return rng.standard_normal(shape, dtype=np.float32).astype(dtype)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    if "position" in name and shape:
+        return np.ascontiguousarray(np.broadcast_to(np.arange(shape[-1]), shape).astype(dtype))
+    if "type" in name or "segment" in name:
+        return np.zeros(shape, dtype)
+    return rng.integers(0, 256 if dtype == np.uint8 else _SMALL, shape).astype(dtype)

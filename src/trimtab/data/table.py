@@ -1,0 +1,155 @@
+"""What a source holds before it is split: columns of items with their labels, groups and named splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Array
+
+ANY = ""
+"""The name of a column that feeds the model's only data input, whatever that is called."""
+
+TEXT = "text"
+"""The name of a column of texts, which a `tokenize` step turns into what the model takes."""
+
+LABELS = ("labels", "label", "targets", "target", "class", "y")
+GROUPS = ("groups", "group")
+SPLITS = ("splits", "split")
+"""Names under which sources keep what isn't an input, the documented one first."""
+
+JUDGE = ("test", "val", "valid", "validation")
+SPLIT_NAMES = ("train", "calibrate", "select", "certify", *JUDGE)
+"""Names that items may be given in advance; those of `JUDGE` are divided between select and certify."""
+
+
+class Items(Protocol):
+    """Items that are read one by one because they may differ in size: image files, sound files."""
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        ...
+
+    def read(self, row: int) -> tuple[Array, int | None]:
+        """Return one decoded item and, for sound, its samples per second; raise `BadInput` that names a bad file."""
+        ...
+
+    def name(self, row: int) -> str:
+        """Return what a person calls the item."""
+        ...
+
+
+Column = Array | Items
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table:
+    """Columns of items by the model input they feed, all of one length.
+
+    `labels` are numbers, or names; `classes` are the names that whole-number labels stand for when the source
+    says so. `splits` holds one of `SPLIT_NAMES` for each item, or "" where the source says nothing.
+    """
+
+    columns: Mapping[str, Column]
+    labels: Array | None = None
+    classes: tuple[str, ...] = ()
+    groups: Array | None = None
+    splits: Array | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+def checked(table: Table, source: str) -> Table:
+    """Return the table when all its columns have one length and there is an item; raise `BadInput` otherwise."""
+    if not table.columns or not len(table):
+        raise BadInput(f"{source} holds no items; give data with at least a few hundred")
+    lengths = {name or "inputs": len(column) for name, column in table.columns.items()}
+    beside = {"labels": table.labels, "groups": table.groups, "split": table.splits}
+    lengths |= {name: len(array) for name, array in beside.items() if array is not None}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise BadInput(f"{source}: the arrays differ in length ({shown}); each item needs one row in every array")
+    if table.splits is not None:
+        unknown = sorted({str(name) for name in table.splits} - {"", *SPLIT_NAMES})
+        if unknown:
+            raise BadInput(f"{source}: unknown split {unknown[0]!r}; known are {', '.join(SPLIT_NAMES)}")
+    return table
+
+
+def joined(named: Mapping[str, Table], source: str) -> Table:
+    """Return the tables one after the other, each item marked with the name of the split it came from."""
+    tables = list(named.values())
+    first = tables[0]
+    if any(set(table.columns) != set(first.columns) for table in tables):
+        raise BadInput(
+            f"{source}: its parts ({', '.join(named)}) hold different inputs; give each part the same arrays"
+        )
+    if any(table.classes != first.classes for table in tables):
+        names = sorted({name for table in tables for name in table.classes})
+        tables = [_with_classes(table, tuple(names)) for table in tables]
+    if len({table.labels is None for table in tables}) > 1:
+        raise BadInput(f"{source}: some of its parts ({', '.join(named)}) have labels and some not; label all or none")
+    if len({table.groups is None for table in tables}) > 1:
+        raise BadInput(f"{source}: some of its parts ({', '.join(named)}) have groups and some not; give all or none")
+    return Table(
+        columns={name: _column([table.columns[name] for table in tables], source) for name in first.columns},
+        labels=_together([table.labels for table in tables if table.labels is not None]),
+        classes=tables[0].classes,
+        groups=_together([table.groups for table in tables if table.groups is not None]),
+        splits=np.repeat(np.array(list(named)), [len(table) for table in tables]),
+        notes=tuple(dict.fromkeys(note for table in tables for note in table.notes)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Items of several sources, one after the other."""
+
+    members: Sequence[Items]
+
+    def __len__(self) -> int:
+        return sum(len(member) for member in self.members)
+
+    def read(self, row: int) -> tuple[Array, int | None]:
+        """Return one decoded item and its rate."""
+        member, row = self._find(row)
+        return member.read(row)
+
+    def name(self, row: int) -> str:
+        """Return what a person calls the item."""
+        member, row = self._find(row)
+        return member.name(row)
+
+    def _find(self, row: int) -> tuple[Items, int]:
+        for member in self.members:
+            if row < len(member):
+                return member, row
+            row -= len(member)
+        raise IndexError(row)
+
+
+def _column(columns: list[Column], source: str) -> Column:
+    arrays = [column for column in columns if isinstance(column, np.ndarray)]
+    if not arrays:
+        return Chain([column for column in columns if not isinstance(column, np.ndarray)])
+    if len(arrays) < len(columns):
+        raise BadInput(f"{source}: some of its parts hold arrays and some files; use one kind for all")
+    kinds = {(array.dtype.str if array.dtype.kind not in "OU" else "text", array.shape[1:]) for array in arrays}
+    if len(kinds) > 1:
+        raise BadInput(f"{source}: its parts hold items of different dtype or shape; make them alike")
+    return np.concatenate(arrays)
+
+
+def _together(arrays: list[Array]) -> Array | None:
+    return np.concatenate(arrays) if arrays else None
+
+
+def _with_classes(table: Table, names: tuple[str, ...]) -> Table:
+    position = np.array([names.index(name) for name in table.classes])
+    return replace(table, classes=names, labels=None if table.labels is None else position[table.labels])

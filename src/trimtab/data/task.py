@@ -1,0 +1,288 @@
+"""Opens a task: reads the source, checks it against the model, splits it, keeps it as memory-mapped arrays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trimtab.core.errors import BadInput
+from trimtab.core.files import digest_files, disk_errors, make_folder, whole_folder
+from trimtab.core.protocols import Array
+from trimtab.core.values import ArrayFile, Model, Split, Step, Task, content_digest
+from trimtab.data.arrays import open_array, parts, save_array, save_rows
+from trimtab.data.batches import prepared
+from trimtab.data.checks import fit, overlap
+from trimtab.data.labels import Answers, answer_spec, answers
+from trimtab.data.preprocess import marked, spell
+from trimtab.data.request import DataRequest
+from trimtab.data.sources import read_source
+from trimtab.data.split import Items, Rows, plan
+from trimtab.data.steps import concerns, is_once, run
+from trimtab.data.table import ANY, TEXT, Column, Table
+from trimtab.data.text import tokenize, tokenize_step, tokenizer_beside
+from trimtab.stats.noninferiority import fewest_items
+
+__all__ = ["DataRequest", "open_task"]
+
+_SAMPLE = 2
+_METRICS = {"classification": "accuracy", "binary": "accuracy", "regression": "r2", "embedding": "cosine"}
+_UNLABELLED = {"regression": "relative_error", "embedding": "cosine"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Content:
+    """A source made ready to be written: columns by model input, the steps, and what is known of the items."""
+
+    columns: Mapping[str, Column]
+    steps: tuple[Step, ...]
+    labels: Array | None
+    groups: Array | None
+
+
+def open_task(source: Any, model: Model, folder: Path, request: DataRequest | None = None) -> Task:
+    """Return the task that a source holds, its splits written under `folder` as memory-mapped arrays.
+
+    `source` is what `--data` takes (a path or `module:function`), or arrays, a dictionary of arrays, (inputs, labels),
+    a torch Dataset or DataLoader. Opening the same content again with the same request gives an equal task and reuses
+    the files; the digests are of the bytes that are fed, so an edited function never meets older results.
+
+    Raises:
+        BadInput: the source can't be read, doesn't fit the model, or is too small; one clear line.
+    """
+    request = request or DataRequest()
+    signature = model.signature
+    if not signature.data_inputs:
+        raise BadInput("the model takes no data; check its inputs with trimtab inspect")
+    output = answer_spec(signature, request.output)
+    table = read_source(source, signature)
+    table, steps = _tokenized(table, spell(request.preprocess, signature), model)
+    columns = _bound(table, model)
+    asked = answers(table, output, request)
+    steps = marked(steps, by_item=not all(isinstance(column, np.ndarray) for column in columns.values()))
+    casts = _casts(columns, steps, model)
+    content = _Content(columns=columns, steps=steps, labels=asked.labels, groups=_numbered(table.groups))
+    strata = asked.labels if asked.kind in ("classification", "binary") else None
+    items = Items(count=len(table), strata=strata, groups=content.groups, names=table.splits)
+    splits = tuple(_write(name, rows, content, folder) for name, rows in plan(items, request.seed).items())
+    _check_casts(splits, casts)
+    task = _task(splits, (*steps, *casts), asked, request)
+    notes = (*table.notes, *asked.notes, *map(_cast_note, casts), *_overlap_notes(task), *_proof_notes(task, request))
+    return replace(task, notes=notes)
+
+
+def _task(splits: tuple[Split, ...], steps: tuple[Step, ...], asked: Answers, request: DataRequest) -> Task:
+    labelled = asked.labels is not None
+    metric = request.metric or ("cost" if request.costs else (_METRICS if labelled else _UNLABELLED).get(asked.kind))
+    task = Task(
+        kind=asked.kind,
+        splits=splits,
+        preprocessing=steps,
+        classes=asked.classes,
+        metric=metric or "agreement",
+        output=request.output,
+        positive=asked.positive,
+        threshold=request.threshold,
+        costs=request.costs,
+    )
+    per_batch = tuple(step for step in steps if not is_once(step))  # what was done once is in the bytes of the splits
+    held = [(split.name, split.digest, [file.name for file in split.inputs]) for split in splits]
+    meaning = (task.kind, task.classes, task.metric, task.output, task.positive, task.threshold, task.costs)
+    return replace(task, digest=content_digest(held, repr(per_batch), meaning))
+
+
+def _tokenized(table: Table, steps: tuple[Step, ...], model: Model) -> tuple[Table, tuple[Step, ...]]:
+    """Return the table with its texts as the model's token inputs, and the steps with the tokenizer's own limit."""
+    wanted = next((step for step in steps if step.technique == "tokenize"), None)
+    if TEXT not in table.columns:
+        if wanted is not None:
+            raise BadInput("the step tokenize needs texts, and the data holds numbers; leave it out")
+        return table, steps
+    if wanted is None:
+        beside = tokenizer_beside(model)
+        if beside is None:
+            raise BadInput("the data is text and the model takes tokens; name the tokenizer.json with --preprocess")
+        wanted = tokenize_step(beside)
+    texts = table.columns[TEXT]
+    columns, done, note = tokenize([str(text) for text in _array(texts)], wanted, model)
+    rest = tuple(step for step in steps if step.technique != "tokenize")
+    (once,) = marked((done,), by_item=True)
+    notes = table.notes if note is None else (*table.notes, note)
+    return replace(table, columns=columns, notes=notes), (once, *rest)
+
+
+def _array(column: Column) -> Array:
+    if not isinstance(column, np.ndarray):
+        raise TypeError("files are not an array")
+    return column
+
+
+def _bound(table: Table, model: Model) -> dict[str, Column]:
+    """Return the columns by the model input that each of them feeds."""
+    names = [spec.name for spec in model.signature.data_inputs]
+    if ANY in table.columns:
+        if len(names) > 1:
+            raise BadInput(
+                f"the model takes {', '.join(names)}, and the data has one input; give an .npz with one array each"
+            )
+        return {names[0]: table.columns[ANY]}
+    return {name: table.columns[name] for name in names}
+
+
+def _casts(columns: Mapping[str, Column], steps: tuple[Step, ...], model: Model) -> tuple[Step, ...]:
+    """Return the casts that the first items need to fit the model; raise `BadInput` when a cast can't mend it."""
+    rows = np.arange(min(_SAMPLE, len(next(iter(columns.values())))))
+    raw = {name: next(_chunks(name, column, rows, steps)) for name, column in columns.items()}
+    ready = prepared(raw, steps)
+    stateful = bool(model.signature.states)
+    found = (fit(spec, ready[spec.name], stateful) for spec in model.signature.data_inputs)
+    return tuple(step for step in found if step is not None)
+
+
+def _check_casts(splits: tuple[Split, ...], casts: tuple[Step, ...]) -> None:
+    """Raise `BadInput` when a whole number doesn't fit the dtype that it is to be cast to."""
+    for step in casts:
+        given = dict(step.options)
+        target = np.dtype(str(given["dtype"]))
+        for split in splits if target.kind in "iu" else ():
+            (file,) = (file for file in split.inputs if file.name == given["input"])
+            array, limits = open_array(file), np.iinfo(target)
+            if array.dtype.kind in "iu" and (array.min() < limits.min or array.max() > limits.max):
+                raise BadInput(f"the input {file.name!r} holds numbers that don't fit {target}, which the model takes")
+
+
+def _chunks(name: str, column: Column, rows: Rows, steps: tuple[Step, ...]) -> Iterator[Array]:
+    """Yield the items of a column after the steps that are done once; raise `BadInput` that names a bad item."""
+    once = [step for step in steps if is_once(step) and concerns(step, name) and step.technique != "tokenize"]
+    made = _read_arrays(column, rows, once) if isinstance(column, np.ndarray) else _read_items(column, rows, once)
+    start = 0
+    for chunk in made:
+        if chunk.dtype.kind == "f" and np.isnan(chunk).any():
+            bad = int(np.argmax(np.isnan(chunk).reshape(len(chunk), -1).any(axis=1)))
+            raise BadInput(f"item {rows[start + bad]} of the input {name!r} holds NaN; mend or drop it")
+        start += len(chunk)
+        yield chunk
+
+
+def _read_arrays(column: Array, rows: Rows, once: list[Step]) -> Iterator[Array]:
+    for part in parts(len(rows)):
+        chunk = column[rows[part]]
+        for step in once:
+            chunk = run(step, chunk)
+        yield chunk
+
+
+def _read_items(column: Any, rows: Rows, once: list[Step]) -> Iterator[Array]:
+    first: tuple[str, Array, int | None] | None = None
+    resampled = any(step.technique == "resample" for step in once)
+    for row in rows:
+        raw, rate = column.read(int(row))
+        item = raw[None]
+        for step in once:
+            item = run(step, item, rate)
+        here = (column.name(int(row)), item, None if resampled else rate)
+        first = first or here
+        _check_alike(first, here)
+        yield item
+
+
+def _check_alike(first: tuple[str, Array, int | None], other: tuple[str, Array, int | None]) -> None:
+    if other[1].shape != first[1].shape or other[1].dtype != first[1].dtype:
+        step = "a resize and crop, rgb or grey" if other[2] is None else "a mono or pad"
+        raise BadInput(
+            f"{other[0]} is {other[1].dtype} {list(other[1].shape[1:])} where {first[0]} is {first[1].dtype} "
+            f"{list(first[1].shape[1:])}; add {step} step with --preprocess"
+        )
+    if other[2] != first[2]:
+        raise BadInput(
+            f"{other[0]} has {other[2]} samples per second and {first[0]} {first[2]}; "
+            "add a resample step with --preprocess"
+        )
+
+
+def _write(name: str, rows: Rows, content: _Content, folder: Path) -> Split:
+    """Write one split under a name that holds its digest; files that are there already and intact are reused."""
+    make_folder(folder)
+    staging = folder / f"{name}-writing-{os.getpid()}"
+    beside = {"rows": rows}
+    if content.labels is not None:
+        beside["labels"] = content.labels[rows]
+    if content.groups is not None:
+        beside["groups"] = content.groups[rows]
+    with whole_folder(staging) as temporary:
+        inputs = [
+            save_rows(each, temporary / f"input{number}.npy", _chunks(each, column, rows, content.steps), len(rows))
+            for number, (each, column) in enumerate(content.columns.items())
+        ]
+        others = {each: save_array(each, temporary / f"{each}.npy", array) for each, array in beside.items()}
+    files = [file.path.name for file in (*inputs, *others.values())]
+    digest = digest_files([staging / file for file in files])
+    final = folder / f"{name}-{digest[:16]}"
+    with disk_errors(final):
+        if _intact(final, files, digest):
+            shutil.rmtree(staging)
+        else:
+            shutil.rmtree(final, ignore_errors=True)
+            staging.replace(final)
+    placed = {each: _moved(file, final) for each, file in others.items()}
+    return Split(
+        name=name,
+        inputs=tuple(_moved(file, final) for file in inputs),
+        rows=placed["rows"],
+        labels=placed.get("labels"),
+        groups=placed.get("groups"),
+        digest=digest,
+    )
+
+
+def _intact(folder: Path, files: list[str], digest: str) -> bool:
+    paths = [folder / file for file in files]
+    return all(path.is_file() for path in paths) and digest_files(paths) == digest
+
+
+def _moved(file: ArrayFile, folder: Path) -> ArrayFile:
+    return replace(file, path=folder / file.path.name)
+
+
+def _numbered(groups: Array | None) -> Array | None:
+    """Return the number of each item's group, in the order of the groups' names."""
+    if groups is None:
+        return None
+    return np.unique(groups.astype(str), return_inverse=True)[1].astype(np.int64)
+
+
+def _cast_note(step: Step) -> str:
+    given = dict(step.options)
+    return f"the input {given['input']!r} is cast to {given['dtype']}, which the model takes"
+
+
+def _overlap_notes(task: Task) -> tuple[str, ...]:
+    certify = task.split("certify")
+    if certify is None:
+        return ()
+    return tuple(
+        f"{count:,} of {len(certify):,} certify items also occur in {name}: remove duplicates, or the proof is too kind"
+        for name, count in overlap(task).items()
+    )
+
+
+def _proof_notes(task: Task, request: DataRequest) -> tuple[str, ...]:
+    """Say when no drop as small as the one wanted can be proven on the certify items, however well a variant does."""
+    certify = task.split("certify")
+    if certify is None or request.max_drop is None or task.kind not in ("classification", "binary"):
+        return ()
+    units, count = "items", len(certify)
+    if certify.groups is not None:
+        units, count = "groups", len(np.unique(open_array(certify.groups)))
+    needed = fewest_items(request.max_drop, request.error)
+    if count >= needed:
+        return ()
+    return (
+        f"{count} certify {units} can't prove a drop below {100 * request.max_drop:g} points, even when no answer "
+        f"changes: at least {needed} are needed; give more data or a larger --max-drop",
+    )
