@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -184,13 +185,7 @@ def parameters(model: Model) -> int:
 
     with safe_open(model.path / _WEIGHTS, framework="np") as file:
         shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (not a mapping)
-    total = 0
-    for shape in shapes:
-        count = 1
-        for size in shape:
-            count *= size
-        total += count
-    return total
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -186,6 +186,9 @@ def check(path: Path, copy: Path | None = None) -> None:
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
     """Return the members by their name below the archive's only top folder; refuse unknown ones."""
     members: dict[str, str] = {}
+    if min((info.header_offset for info in archive.infolist()), default=1):
+        # The end is cut off and what was found is an archive inside the archive.
+        raise zipfile.BadZipFile("its table of contents is missing")
     for full in archive.namelist():
         top, _, name = full.partition("/")
         if not _MEMBERS.fullmatch(name) or name in members or top != archive.namelist()[0].partition("/")[0]:

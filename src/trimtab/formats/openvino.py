@@ -1,0 +1,231 @@
+"""OpenVINO models (IR): a graph in `.xml` and its weights in `.bin` beside it, checked without importing OpenVINO."""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+from trimtab.core.errors import BadInput, MissingExtra, Refused, Unsafe
+from trimtab.core.files import digest_files, disk_errors, make_folder
+from trimtab.core.process import silence_telemetry
+from trimtab.core.protocols import Opening
+from trimtab.core.values import Model, Signature, TensorSpec
+
+_DTYPES = {
+    "f32": "float32", "f16": "float16", "f64": "float64", "bf16": "bfloat16", "boolean": "bool",
+    "i8": "int8", "i16": "int16", "i32": "int32", "i64": "int64",
+    "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64",
+    "fp32": "float32", "fp16": "float16", "fp64": "float64", "bool": "bool", "string": "str",
+}  # fmt: skip
+_WEIGHTS = ("f64", "f32", "f16", "bf16", "i8", "u8", "i4", "u4", "nf4")
+_BATCH = "batch"
+_MAX_XML = 1 << 28
+
+
+class OpenVinoFormat:
+    """Models saved by `openvino.save_model`."""
+
+    name = "openvino"
+
+    def claims(self, source: str) -> bool:
+        """Claim `.xml` files whose first element is a `net`."""
+        path = Path(source)
+        if path.suffix != ".xml" or not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return bool(re.search(rb"<net[\s>]", file.read(512)))
+
+    def open(self, source: str, opening: Opening) -> Model:
+        """Check the graph and that its weights are whole, and return it as a model.
+
+        Raises:
+            BadInput: The file is no IR, it is damaged, or its weights are missing or too short.
+            Unsafe: The XML declares entities.
+        """
+        path = Path(source)
+        if opening.states:
+            raise BadInput(
+                "the states of an OpenVINO model can't be named; give the ONNX or PyTorch model it was made of"
+            )
+        root = _parsed(path)
+        _check_weights(root, path)
+        try:
+            signature = _signature(root, path)
+        except (KeyError, ValueError) as error:
+            raise BadInput(f"{path} is not a whole OpenVINO model ({error!r}); convert it again") from error
+        return Model(format=self.name, path=path, digest=digest_files(_files(path)), signature=signature)
+
+    def load(self, model: Model) -> Any:
+        """Return the `openvino.Model`."""
+        openvino = import_openvino("opening an OpenVINO model")
+        try:
+            return openvino.Core().read_model(model.path)
+        except RuntimeError as error:
+            raise BadInput(f"openvino can't read {model.path}: {str(error).strip().splitlines()[-1]}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    layer: str
+    port: str
+
+
+def import_openvino(purpose: str) -> Any:
+    """Return the module `openvino` with its telemetry off, or raise `MissingExtra`."""
+    silence_telemetry()
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtra("openvino", "openvino", purpose) from error
+    return openvino
+
+
+def save(graph: Any, folder: Path, signature: Signature | None = None, compress_to_fp16: bool = False) -> Model:
+    """Write an `openvino.Model` to the folder under the name of its content and return it as a model.
+
+    Args:
+        graph: The live model.
+        folder: Where the two files go.
+        signature: What it takes and gives, when known: the files don't keep names of dimensions or states.
+        compress_to_fp16: Store the weights in half precision.
+    """
+    openvino = import_openvino("saving an OpenVINO model")
+    make_folder(folder)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, disk_errors(folder):
+        written = Path(scratch) / "model.xml"
+        openvino.save_model(graph, written, compress_to_fp16=compress_to_fp16)
+        digest = digest_files(_files(written))
+        final = folder / f"{digest[:12]}.xml"
+        _bin(written).replace(_bin(final))
+        written.replace(final)
+    found = signature or _signature(_parsed(final), final)
+    return Model(format=OpenVinoFormat.name, path=final, digest=digest, signature=found)
+
+
+def parameters(model: Model) -> int:
+    """Return the number of elements of the weights (constants other than wide integers), from the XML alone."""
+    total = 0
+    for layer in _parsed(model.path).iter("layer"):
+        data = layer.find("data")
+        if layer.get("type") == "Const" and data is not None and data.get("element_type") in _WEIGHTS:
+            total += math.prod(int(size) for size in _numbers(data.get("shape", "")))
+    return total
+
+
+def _bin(path: Path) -> Path:
+    return path.with_suffix(".bin")
+
+
+def _files(path: Path) -> list[Path]:
+    return [path, _bin(path)]
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    """Return the XML's root; refuse document types, the only way by which XML reads files or grows without end."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"can't read {path}: {error.strerror}; check the path") from error
+    if len(text) > _MAX_XML:
+        raise BadInput(f"{path} is larger than {_MAX_XML >> 20} MiB; openvino.save_model writes no such graph")
+    checker = expat.ParserCreate()
+    checker.StartDoctypeDeclHandler = _refuse_doctype
+    try:
+        checker.Parse(text, True)
+        root = ElementTree.fromstring(text)
+    except (expat.ExpatError, ElementTree.ParseError) as error:
+        raise BadInput(f"{path} is not an OpenVINO model, or it is damaged ({error}); convert it again") from error
+    if root.tag != "net":
+        raise BadInput(f"{path} is XML but not an OpenVINO model: it begins with <{root.tag}>, not <net>")
+    return root
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise Unsafe("this XML declares a document type, which an OpenVINO model never does; convert the model again")
+
+
+def _check_weights(root: ElementTree.Element, path: Path) -> None:
+    if not _bin(path).is_file():
+        raise BadInput(f"the weights {_bin(path).name} are missing; put them beside {path}")
+    if not _bin(path).resolve().is_relative_to(path.parent.resolve()):
+        raise Unsafe(f"{_bin(path)} is a link that leaves its folder; put the file itself beside {path.name}")
+    size = _bin(path).stat().st_size
+    ends = [
+        int(data.get("offset", 0)) + int(data.get("size", 0))
+        for layer in root.iter("layer")
+        if layer.get("type") == "Const" and (data := layer.find("data")) is not None
+    ]
+    if max(ends, default=0) > size:
+        raise BadInput(f"{_bin(path)} has {size} bytes, the graph needs {max(ends)}: it is truncated; copy it again")
+    if any(layer.get("type") == "ReadValue" for layer in root.iter("layer")):
+        raise BadInput(f"{path} keeps its state inside (ReadValue); convert it with its states as inputs and outputs")
+
+
+def _signature(root: ElementTree.Element, path: Path) -> Signature:
+    layers = {layer.get("id", ""): layer for layer in root.findall("./layers/layer")}
+    edges = [edge.attrib for edge in root.findall("./edges/edge")]
+    sources = {_Port(e["to-layer"], e["to-port"]): _Port(e["from-layer"], e["from-port"]) for e in edges}
+    inputs, outputs = [], []
+    for number, layer in layers.items():
+        if layer.get("type") == "Parameter":
+            data, port = layer.find("data"), layer.find("./output/port")
+            if data is None or port is None:
+                raise BadInput(f"{path} has an input without a type; convert it again")
+            shape = [size if size.isdigit() else "-1" for size in _numbers(data.get("shape", ""))]
+            inputs.append(_spec(_name(port, layer), data.get("element_type", ""), shape))
+        elif layer.get("type") == "Result":
+            port = layer.find("./input/port")
+            source = sources.get(_Port(number, port.get("id", ""))) if port is not None else None
+            if port is None or source is None or source.layer not in layers:
+                raise BadInput(f"{path} has an output that nothing feeds; convert it again")
+            giver = layers[source.layer]
+            origin = next((p for p in giver.findall("./output/port") if p.get("id") == source.port), port)
+            named = layer.get("output_names", "").split(",")[0]
+            dims = [dim.text or "-1" for dim in port.findall("dim")]
+            outputs.append(_spec(named or _name(origin, giver), origin.get("precision", "").lower(), dims))
+    if not inputs or not outputs:
+        raise BadInput(f"{path} has no inputs or no outputs; convert it again")
+    return Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _name(port: ElementTree.Element, layer: ElementTree.Element) -> str:
+    return port.get("names", "").split(",")[0] or layer.get("name", "")
+
+
+def _numbers(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _spec(name: str, kind: str, shape: list[str]) -> TensorSpec:
+    sizes = tuple((_BATCH if axis == 0 else "?") if size == "-1" else int(size) for axis, size in enumerate(shape))
+    return TensorSpec(name=name, dtype=_DTYPES.get(kind, kind), shape=sizes)
+
+
+def with_names(graph: Any, signature: Signature) -> Any:
+    """Return the `openvino.Model` with the names and free dimensions of a signature, its inputs in the same order.
+
+    Raises:
+        Refused: The conversion lost or added an input or output.
+    """
+    openvino = import_openvino("converting to OpenVINO")
+    for kind, ports, specs in (
+        ("inputs", graph.inputs, signature.inputs),
+        ("outputs", graph.outputs, signature.outputs),
+    ):
+        if len(ports) != len(specs):
+            raise Refused(
+                f"openvino made {len(ports)} {kind} of {len(specs)}; it may have removed one that nothing uses"
+            )
+        for port, spec in zip(ports, specs, strict=True):
+            port.get_tensor().set_names({spec.name})
+    graph.reshape({
+        spec.name: openvino.PartialShape([size if isinstance(size, int) else -1 for size in spec.shape])
+        for spec in signature.inputs
+    })  # fmt: skip
+    return graph
