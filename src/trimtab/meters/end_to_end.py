@@ -1,0 +1,94 @@
+"""Reads how long an answer takes from raw items: preprocessing and the call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.protocols import Session
+from trimtab.core.values import Reading, Split, Task, Trace, Variant, Workload
+from trimtab.data.batches import feeds
+from trimtab.data.steps import is_once
+from trimtab.meters.feed import timing_inputs, timing_split
+from trimtab.meters.latency import time_calls
+from trimtab.meters.predict import left_to_do
+from trimtab.meters.warm import warm_up
+from trimtab.stats import percentiles
+
+
+class EndToEndMeter:
+    """Reads the time from raw items to the answer, at the workload's batch.
+
+    Preprocessing is timed here and the call in the worker process; what only measuring costs, the way between
+    the two processes, is left out.
+
+    Args:
+        calls: how many batches are prepared and how many calls are timed.
+        seconds: each of both ends after about this long, though fewer were done.
+    """
+
+    name = "end-to-end"
+
+    def __init__(self, calls: int = 100, seconds: float = 2.0) -> None:
+        self._calls = calls
+        self._seconds = seconds
+
+    def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
+        """Return `latency_end_to_end`: the median of preprocessing plus call, and the share of preprocessing."""
+        split = timing_split(task)
+        if split is None:
+            return [_unavailable("the task has no items to prepare")]
+        inputs = timing_inputs(variant, task, workload)
+        prepared_s = preprocessing_times(left_to_do(task, variant), split, workload.batch, self._calls, self._seconds)
+        warm_up(session, inputs)
+        call_s = time_calls(session, inputs, len(prepared_s), self._seconds).wall_ns / 1e9
+        both = min(len(prepared_s), len(call_s))
+        total_s = percentiles.median(prepared_s[:both] + call_s[:both])
+        share = float(np.median(prepared_s)) / total_s.value
+        return [
+            Reading(
+                name="latency_end_to_end",
+                value=total_s.value,
+                unit="s",
+                direction="lower",
+                low=total_s.low,
+                high=total_s.high,
+                level=total_s.level,
+                samples=both,
+                source="wall clock: preprocessing here, the call inside the worker process",
+                scope=f"median, batch {workload.batch}, {share:.0%} of it is preprocessing{_left_out(task)}",
+            )
+        ]
+
+
+def preprocessing_times(task: Task, split: Split, batch: int, calls: int, seconds: float) -> NDArray[np.float64]:
+    """Return the seconds that each of some batches took from raw items to model inputs; at least two of them."""
+    feeds(task, split, np.arange(batch) % len(split))  # the first one may import and cache
+    times: list[float] = []
+    while len(times) < 2 or (len(times) < calls and sum(times) < seconds):
+        rows = (np.arange(batch) + batch * len(times)) % len(split)
+        start = time.perf_counter()
+        feeds(task, split, rows)
+        times.append(time.perf_counter() - start)
+    return np.array(times)
+
+
+def _left_out(task: Task) -> str:
+    """Return in words which steps were done when the data was opened, and so are not timed."""
+    once = [step.technique for step in task.preprocessing if is_once(step)]
+    return f", without {', '.join(once)} (done once when the data was opened)" if once else ""
+
+
+def _unavailable(reason: str) -> Reading:
+    return Reading(
+        name="latency_end_to_end",
+        value=None,
+        unit="s",
+        direction="lower",
+        samples=0,
+        provenance="unavailable",
+        scope=reason,
+    )

@@ -1,0 +1,58 @@
+"""Reads how much memory a process needs that loads the variant and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.core.protocols import Informed, Renewable, Session
+from trimtab.core.values import Reading, Task, Trace, Variant, Workload
+from trimtab.meters.feed import timing_inputs
+
+
+class MemoryMeter:
+    """Reads the peak resident memory of a fresh process that loads the variant and runs it at the workload's batch.
+
+    Args:
+        processes: how many fresh processes are looked at; the value is the median, the interval their range.
+    """
+
+    name = "memory"
+
+    def __init__(self, processes: int = 1) -> None:
+        self._processes = max(1, processes)
+
+    def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
+        """Return `peak_memory` in bytes; its scope tells what the process took before it loaded anything."""
+        if not isinstance(session, Renewable):
+            return [_reading(None, [], "this session can't be opened in a fresh process")]
+        inputs = timing_inputs(variant, task, workload)
+        told: list[tuple[float, float]] = []
+        for _ in range(self._processes):
+            fresh = session.fresh()
+            try:
+                if not isinstance(fresh, Informed):
+                    return [_reading(None, [], "this session does not tell its memory")]
+                fresh.run(inputs)
+                info = fresh.info()
+            finally:
+                fresh.close()
+            told.append((info["peak_memory_bytes"], info["empty_memory_bytes"]))
+        peaks = sorted(peak for peak, _ in told)
+        empty = min(before for _, before in told)
+        scope = f"peak resident memory of a fresh process, of which {empty / 1e6:.0f} MB before loading"
+        return [_reading(peaks[len(peaks) // 2], peaks, scope)]
+
+
+def _reading(value: float | None, peaks: list[float], scope: str) -> Reading:
+    return Reading(
+        name="peak_memory",
+        value=value,
+        unit="B",
+        direction="lower",
+        low=peaks[0] if len(peaks) > 1 else None,
+        high=peaks[-1] if len(peaks) > 1 else None,
+        samples=len(peaks),
+        provenance="measured" if value is not None else "unavailable",
+        source="VmHWM of the worker process",
+        scope=scope,
+    )

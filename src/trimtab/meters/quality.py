@@ -1,0 +1,200 @@
+"""Reads how good a variant's answers are: against labels, against the original's answers, and in money."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Array, Session
+from trimtab.core.values import Reading, Task, Trace, Variant, Workload
+from trimtab.data.batches import groups as groups_of
+from trimtab.data.batches import labels as labels_of
+from trimtab.meters import scores
+from trimtab.meters.predict import answers, positive_scores, predict
+from trimtab.meters.scores import Estimate
+from trimtab.meters.user_metric import user_reading
+
+_SOURCE = "scikit-learn definitions, jackknife intervals"
+
+
+class QualityMeter:
+    """Reads the quality of a variant on one split.
+
+    Args:
+        split: the split that is answered. A search looks at "select" only: what it has seen can prove nothing.
+    """
+
+    name = "quality"
+
+    def __init__(self, split: str = "select") -> None:
+        self._split = split
+
+    def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
+        """Return every quality reading that the task's labels allow."""
+        split = task.split(self._split)
+        if split is None:
+            return [unavailable(task.metric, f"the task has no {self._split} split")]
+        labels = labels_of(split)
+        if labels is None:
+            reason = "without labels quality is agreement with the original: compare the two models"
+            return [unavailable("agreement", reason)]
+        outputs = predict(session, task, split, workload)
+        return quality_readings(task, labels, outputs, groups=groups_of(split), scope=f"{self._split} split")
+
+
+def quality_readings(
+    task: Task,
+    labels: Array | None,
+    outputs: Array,
+    original_outputs: Array | None = None,
+    groups: Array | None = None,
+    scope: str = "",
+) -> list[Reading]:
+    """Return the quality of outputs (one row per item) against labels and against the original's outputs.
+
+    Every reading has a 95 % interval; items of one group count as one observation. Names and definitions:
+    plain `precision`, `recall`, `f1` are those of the positive class (binary) or the macro mean (several classes);
+    with a place they are those of one class. Without labels there is only likeness to the original.
+    """
+    found: list[Reading] = []
+    if labels is not None:
+        labels = _fitting(labels, outputs)
+        if task.kind in ("classification", "binary"):
+            scores.class_count(task, labels, outputs)
+        names = scores.metrics(task, outputs)
+        found.extend(_attempt(task, name, labels, outputs, groups, scope) for name in names)
+        if task.kind in ("classification", "binary"):
+            found.extend(_class_readings(task, labels, outputs, groups, scope))
+            found.extend(_confusion(task, labels, outputs, scope))
+        if ":" in task.metric:
+            found.append(user_reading(task.metric, labels, outputs, groups, scope))
+    if original_outputs is not None:
+        found.extend(_likeness(task, original_outputs, outputs, groups, scope, labelled=labels is not None))
+    return found
+
+
+def agreement(task: Task, original: Array, outputs: Array) -> Estimate:
+    """Return the share of items that two models answer alike."""
+    return scores.mean(answers(task, original) == answers(task, outputs))
+
+
+def tune_threshold(task: Task, labels: Array, outputs: Array) -> float:
+    """Return the threshold on the positive probability that serves a binary task best on these items.
+
+    With costs it is the cheapest one. Otherwise it maximises the task's metric; because "always positive" has the
+    highest recall, and "hardly ever" the highest precision, those two mean F2 (recall counts twice as much) and
+    F0.5. Ranking metrics need no threshold and mean F1. Of equally good ones it is the one nearest to 0.5.
+    """
+    if task.kind != "binary":
+        raise BadInput("only a binary task has a threshold to tune")
+    positive = labels == task.positive
+    found = np.unique(positive_scores(task, outputs))
+    edges = np.concatenate([[min(0.0, found[0])], (found[1:] + found[:-1]) / 2, [np.nextafter(max(1.0, found[-1]), 2)]])
+    sides = [np.sort(positive_scores(task, outputs)[side]) for side in (positive, ~positive)]
+    hits, alarms = (len(side) - np.searchsorted(side, edges, "left") for side in sides)
+    misses = len(sides[0]) - hits
+    if task.costs is not None:
+        merit = -(task.costs[0] * misses + task.costs[1] * alarms)
+    elif task.metric.partition("_")[0] == "accuracy":
+        merit = -(misses + alarms)
+    else:
+        beta = {"recall": 4.0, "precision": 0.25}.get(task.metric, 1.0)
+        size = (1 + beta) * hits + beta * misses + alarms
+        merit = np.divide((1 + beta) * hits, size, out=np.zeros(len(edges)), where=size > 0)
+    best = edges[merit >= merit.max() - 1e-12]
+    return float(best[np.argmin(np.abs(best - 0.5))])
+
+
+def unavailable(name: str, reason: str, unit: str = "1", place: str | None = None) -> Reading:
+    """Return a reading that could not be had, with the reason."""
+    return Reading(name=name, value=None, unit=unit, provenance="unavailable", samples=0, scope=reason, place=place)
+
+
+def _fitting(labels: Array, outputs: Array) -> Array:
+    if len(labels) != len(outputs):
+        raise BadInput(f"there are {len(labels)} labels for {len(outputs)} answers: give one label per item")
+    return np.asarray(labels)
+
+
+def _attempt(task: Task, name: str, labels: Array, outputs: Array, groups: Array | None, scope: str) -> Reading:
+    """Return a metric, unavailable where these items do not define it (a single class, targets of zero)."""
+    try:
+        estimate = scores.estimate(task, name, labels, outputs)
+    except BadInput as error:
+        return unavailable(name, str(error))
+    return _reading(name, estimate, groups, scope)
+
+
+def _reading(name: str, estimate: Estimate, groups: Array | None, scope: str, place: str | None = None) -> Reading:
+    found = scores.interval(estimate, scores.bounds(name), groups)
+    low, high = found or (None, None)
+    direction: Literal["lower", "higher"] = "lower" if scores.lower_is_better(name) else "higher"
+    return Reading(
+        name=name,
+        value=estimate.value,
+        direction=direction,
+        low=low,
+        high=high,
+        samples=len(estimate.influence),
+        source=_SOURCE,
+        scope=scope,
+        place=place,
+    )
+
+
+def class_name(task: Task, number: int) -> str:
+    """Return the name of a class, its number when it has none."""
+    return task.classes[number] if number < len(task.classes) else str(number)
+
+
+def _class_readings(task: Task, labels: Array, outputs: Array, groups: Array | None, scope: str) -> Iterator[Reading]:
+    counts = scores.count(labels, answers(task, outputs), scores.class_count(task, labels, outputs))
+    for number in range(len(counts.true)):
+        place = class_name(task, number)
+        sizes = {"precision": counts.predicted[number], "recall": counts.true[number]}
+        sizes["f1"] = max(sizes.values())
+        for name, size in sizes.items():
+            if size:
+                yield _reading(name, scores.averaged(counts, name, number), groups, scope, place)
+            else:
+                what = "answered" if name == "precision" else "labelled"
+                yield unavailable(name, f"no item is {what} so", place=place)
+
+
+def _confusion(task: Task, labels: Array, outputs: Array, scope: str) -> Iterator[Reading]:
+    from sklearn.metrics import confusion_matrix
+
+    classes = scores.class_count(task, labels, outputs)
+    table = confusion_matrix(labels, answers(task, outputs), labels=range(classes))
+    items = len(labels)
+    for true, predicted in zip(*np.nonzero(table), strict=True):
+        cell = int(table[true, predicted])
+        low, high = scores.wilson(cell / items, items)
+        yield Reading(
+            name="confusion_matrix",
+            value=cell,
+            low=low * items,
+            high=high * items,
+            samples=items,
+            source=_SOURCE,
+            scope=scope,
+            place=f"{class_name(task, true)}→{class_name(task, predicted)}",
+        )
+
+
+def _likeness(
+    task: Task, original: Array, outputs: Array, groups: Array | None, scope: str, *, labelled: bool
+) -> Iterator[Reading]:
+    """Yield how alike two models answer; with labels, the errors of numbers are those against the labels."""
+    if len(original) != len(outputs):
+        raise BadInput(f"the original answered {len(original)} items, this model {len(outputs)}: give both the same")
+    if task.kind in ("classification", "binary"):
+        yield _reading("agreement", agreement(task, original, outputs), groups, scope)
+    elif not labelled:
+        against = f"{scope}, against the original".removeprefix(", ")
+        for name in ("relative_error", "cosine"):
+            if name in scores.metrics(task, outputs):
+                yield _attempt(task, name, original, outputs, groups, against)
