@@ -105,19 +105,24 @@ def value(reading: Reading) -> str:
 
 
 def evidence(reading: Reading) -> str:
-    """Return what stands behind a number: its interval, that it was counted, or why there is none."""
+    """Return what stands behind a number: its interval, the exact count, or why there is neither."""
     if reading.value is None:
         return reading.scope
     between = interval(reading)
     if between:
         return between if reading.provenance == "measured" else f"{between} {reading.provenance}"
-    return {"counted": "exact", "measured": "no interval"}.get(reading.provenance, reading.provenance)
+    if reading.provenance == "counted":
+        return (
+            f"{reading.value:,.0f}" if abs(reading.value) >= 1000 and reading.value == round(reading.value) else "exact"
+        )
+    return "no interval" if reading.provenance == "measured" else reading.provenance
 
 
 def with_interval(reading: Reading) -> str:
     """Return a reading in one line: "1.23 ms (1.20–1.26)"."""
     behind = evidence(reading)
-    return f"{value(reading)} ({behind})" if behind and behind != "exact" else value(reading)
+    exact = reading.provenance == "counted" or not behind
+    return value(reading) if exact else f"{value(reading)} ({behind})"
 
 
 def speedup(ratio: Ratio) -> tuple[float, float, float]:
@@ -180,10 +185,15 @@ def amount(difference: float, metric: str, signed: bool = False) -> str:
     return f"{number} pt" if is_share(metric) else number
 
 
+def difference_interval(proof: NoWorse) -> str:
+    """Return the interval of a difference of quality: "−0.42 to +0.21"."""
+    low, high = (amount(bound, proof.metric, signed=True).removesuffix(" pt") for bound in (proof.low, proof.high))
+    return f"{low} to {high}"
+
+
 def difference_words(proof: NoWorse) -> str:
     """Return the difference of quality with its interval: "−0.10 pt (−0.42 to +0.21)"."""
-    low, high = (amount(bound, proof.metric, signed=True).removesuffix(" pt") for bound in (proof.low, proof.high))
-    return f"{amount(proof.difference, proof.metric, signed=True)} ({low} to {high})"
+    return f"{amount(proof.difference, proof.metric, signed=True)} ({difference_interval(proof)})"
 
 
 def percent(share: float) -> str:

@@ -69,5 +69,5 @@ def _panel(axes: Axes, entries: tuple[Entry, ...], name: str) -> None:
     axes.locator_params(axis="x", nbins=4)
     axes.set_title(words.label(name))
     axes.set_xlabel(scale.symbol + (", hatched: modelled" if any(r.provenance == "modelled" for r in found) else ""))
-    style.only_grid(axes, "x")
-    axes.spines["bottom"].set_visible(False)
+    axes.grid(False)
+    axes.tick_params(length=0)

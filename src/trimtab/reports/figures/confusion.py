@@ -37,7 +37,7 @@ def confusion(source: Result | Comparison) -> Figure | None:
         return None
     classes, before, after, note = _most_changed(classes, before, after)
     with style.styled():
-        figure = style.blank(11.4, 4.5)
+        figure = style.blank(9.8, 3.8)
         panels = figure.subplots(1, 3)
         peak = max(before.max(), after.max())
         for axes, counts, title in ((panels[0], before, given.name), (panels[1], after, best.name)):
@@ -140,7 +140,7 @@ def _heatmap(axes: Axes, shades: Counts, classes: tuple[str, ...], title: str, *
     )
     axes.set_title(title, wrap=True)
     axes.grid(False)
-    axes.tick_params(length=0, labelsize=8 if len(classes) <= 12 else 6.5 if len(classes) <= 20 else 5)
+    axes.tick_params(length=0, labelsize=8 if len(classes) <= 12 else 6 if len(classes) <= 20 else 5)
     axes.tick_params(axis="x", labelrotation=90 if max(map(len, classes)) > 3 else 0)
     axes.tick_params(axis="y", labelrotation=0)
 

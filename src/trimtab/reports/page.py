@@ -1,0 +1,265 @@
+"""What the HTML report says, section by section, as plain text and numbers; how it looks is the template's matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from trimtab.core.values import NoWorse, Ratio, Reading, Result, Trial
+from trimtab.reports import lineup, words
+from trimtab.reports.lineup import Entry
+
+_COLUMNS = ("latency_p50", "bytes", "peak_memory")
+_CLASSES_SHOWN = 12
+
+STATES = {
+    "proven": "proven to keep the goal",
+    "unproven": "good enough as far as seen, but not proven",
+    "kept": "measured and kept for comparison",
+    "dropped": "given up because the evidence spoke against it",
+    "failed": "could not be made or run",
+}
+
+Fields = dict[str, Any]
+
+
+def status(result: Result) -> tuple[str, str]:
+    """Return the state of the whole result: a word for the style sheet and one for the reader."""
+    if result.winner is None:
+        return "unmet", "Goal not met"
+    if result.certificate is None:
+        return ("speed", "Speed only, nothing proven") if result.goal.max_drop is None else ("unmet", "Not proven")
+    return "proven", f"Proven with {words.percent(1 - result.certificate.no_worse.error)} confidence"
+
+
+def warnings(result: Result) -> list[str]:
+    """Return what a reader must know before believing a number, the gravest first."""
+    found = []
+    if result.certificate is None and result.winner is not None:
+        found.append("Speed only, nothing proven: there is no certificate that the answers of the winner are good.")
+    test = result.comparison.self_test
+    if test is not None and test.verdict in ("faster", "slower"):
+        found.append(
+            f"The self-test failed: the model as given, timed against itself, came out {words.ratio_words(test)}. "
+            "Don't rely on the ratios below; run again on a quieter machine."
+        )
+    return [*found, *result.warnings]
+
+
+def tiles(result: Result) -> list[Fields]:
+    """Return the few numbers that matter most: what was gained, what was lost."""
+    given, best = lineup.original(result), lineup.champion(result)
+    if best is None:
+        return []
+    found = []
+    for baseline, name in ((given, "the model as given"), (_untouched(result), "the best untouched")):
+        ratio = baseline and lineup.ratio_between(result.comparison.ratios, lineup.objective(result), best, baseline)
+        if ratio:
+            found.append(
+                {
+                    "value": words.factor(ratio),
+                    "label": f"{words.verdict_word(ratio)} than {name}",
+                    "note": _between(words.factor_interval(ratio), ratio.level),
+                }
+            )
+    if proof := _proof(result):
+        found.append(
+            {
+                "value": words.amount(proof.difference, proof.metric, signed=True),
+                "label": words.label(proof.metric),
+                "note": f"{words.difference_interval(proof)}, {proof.flips:,} of {proof.items:,} answers changed",
+            }
+        )
+    size, was = best.reading("bytes"), given.reading("bytes")
+    if size and was:
+        found.append({"value": words.value(size), "label": "size", "note": f"was {words.value(was)}"})
+    return found
+
+
+def baselines(result: Result) -> Fields:
+    """Return the table of both baselines and the winner with ratios and intervals."""
+    best, untouched = lineup.champion(result), _untouched(result)
+    entries = [entry for entry in (lineup.original(result), untouched, best) if entry is not None]
+    entries = list({entry.name: entry for entry in entries}.values())
+    columns = _present(entries, (lineup.objective(result), lineup.metric(result), *_COLUMNS))
+    span = _span([ratio for ratio in result.comparison.ratios if ratio.baseline != ratio.variant])
+    rows = [
+        {
+            "name": entry.name, "colour": entry.colour, "won": entry.won, "how": _how(entry),
+            "over": [_ratio_cell(result, entry, other, span) for other in entries[: 2 if untouched else 1]],
+            "cells": [cell(entry.measurement.reading(name) if entry.measurement else None) for name in columns],
+        }
+        for entry in entries
+    ]  # fmt: skip
+    heads = ["as given", "best untouched"][: 2 if untouched else 1]
+    return {"columns": [words.label(name) for name in columns], "over": heads, "rows": rows}
+
+
+def cell(reading: Reading | None) -> Fields:
+    """Return a reading as a table shows it: the value, what stands behind it, and the number to sort by."""
+    if reading is None:
+        return {"value": "–", "note": "", "sort": ""}
+    sort = "" if reading.value is None else repr(reading.value)
+    return {"value": words.value(reading), "note": words.evidence(reading), "sort": sort}
+
+
+def readings(result: Result) -> Fields:
+    """Return every reading of the finalists that belongs to the whole model."""
+    entries = lineup.finalists(result)
+    measured = [entry.measurement for entry in entries if entry.measurement]
+    found = {(r.name, r.place): r for made in measured for r in made.readings if not r.place or r.name == "throughput"}
+    rows = []
+    for (name, place), first in found.items():
+        cells = [cell(made.reading(name, place)) for made in measured]
+        way = {"lower": "lower is better", "higher": "higher is better", "none": ""}[first.direction]
+        rows.append(
+            {
+                "name": words.label(name, place),
+                "way": way,
+                "scope": first.scope if first.value is not None else "",
+                "cells": cells,
+            }
+        )
+    return {"names": [{"name": entry.name, "colour": entry.colour} for entry in entries], "rows": rows}
+
+
+def classes(result: Result) -> Fields | None:
+    """Return what became of single classes, the most harmed first; None when nothing is known of them."""
+    given, best = lineup.original(result), lineup.champion(result)
+    if best is None or best.measurement is None or given.measurement is None:
+        return None
+    proof = _proof(result)
+    harmed = {reading.place: reading for reading in proof.harmed} if proof else {}
+    rows = []
+    for after in best.measurement.named("recall"):
+        before = given.measurement.reading("recall", after.place)
+        if after.place is None or after.value is None or before is None or before.value is None:
+            continue
+        change = after.value - before.value
+        worse = harmed.get(after.place)
+        rows.append(
+            {
+                "name": after.place,
+                "before": cell(before),
+                "after": cell(after),
+                "change": change,
+                "text": words.amount(change, "recall", signed=True),
+                "harmed": worse is not None,
+                "interval": words.interval(worse) if worse else "",
+            }
+        )
+    rows.sort(key=lambda row: (not row["harmed"], row["change"]))
+    if not rows:
+        return None
+    return {"rows": rows[:_CLASSES_SHOWN], "left": max(len(rows) - _CLASSES_SHOWN, 0), "harmed": len(harmed)}
+
+
+def tried(result: Result) -> list[Fields]:
+    """Return everything tried: state, evidence, why it was given up, where its log is."""
+    rows = []
+    for entry in lineup.lineup(result):
+        trial = entry.trial
+        if trial is None:
+            continue
+        ratio = trial.screening
+        rows.append(
+            {
+                "name": entry.name,
+                "how": _how(entry),
+                "colour": entry.colour,
+                "won": entry.won,
+                "state": trial.state,
+                "means": STATES[trial.state],
+                "reason": trial.reason,
+                "latency": cell(entry.measurement.reading("latency_p50") if entry.measurement else None),
+                "screening": {
+                    "value": words.factor(ratio),
+                    "note": words.factor_interval(ratio),
+                    "sort": repr(words.speedup(ratio)[0]),
+                }
+                if ratio
+                else cell(None),
+                "quality": _quality_cell(trial),
+                "seconds": words.duration(trial.seconds) if trial.seconds else "–",
+                "seconds_sort": repr(trial.seconds),
+                "log": str(trial.log) if trial.log else "",
+            }
+        )
+    return rows
+
+
+def goal(result: Result) -> str:
+    """Return what was asked for, in one sentence."""
+    asked = result.goal
+    parts = [f"{asked.direction} {words.label(lineup.objective(result))}"]
+    if asked.max_drop is not None:
+        name = lineup.metric(result)
+        parts.append(f"lose at most {words.amount(asked.max_drop, name)} of {words.label(name)}")
+    units = {"bytes": "bytes", "peak_memory": "bytes", "throughput": "items/s"}
+    for limit in asked.limits:
+        unit = units.get(limit.reading, "s" if limit.reading.startswith(("latency", "load", "first")) else "1")
+        sign = "≤" if limit.relation == "<=" else "≥"
+        parts.append(f"{words.label(limit.reading)} {sign} {words.quantity(limit.bound, unit, limit.reading)}")
+    return f"{', '.join(parts)}; {words.plural(asked.workload.batch, 'item')} per call"
+
+
+def _how(entry: Entry) -> str:
+    """Return what was done to a variant and how it runs, unless its name says it already."""
+    trial, variant = entry.trial, entry.measurement.variant if entry.measurement else None
+    steps = variant.steps if variant else trial.steps if trial else ()
+    settings = variant.settings if variant else trial.settings if trial else None
+    done = " → ".join(step.label() for step in steps)
+    return " on ".join(filter(None, (done, settings.label() if settings else "")))
+
+
+def _untouched(result: Result) -> Entry | None:
+    return next((entry for entry in lineup.lineup(result) if entry.part == "untouched"), None)
+
+
+def _proof(result: Result) -> NoWorse | None:
+    """Return what is known about the quality of the winner, proven or not."""
+    if result.certificate is not None:
+        return result.certificate.no_worse
+    best = lineup.champion(result)
+    return best.trial.quality if best and best.trial else None
+
+
+def _present(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if any(entry.reading(name) for entry in entries)]
+
+
+def _between(interval: str, level: float) -> str:
+    return f"{interval} at {words.percent(level)}"
+
+
+def _quality_cell(trial: Trial) -> Fields:
+    proof = trial.quality
+    if proof is None:
+        return cell(None)
+    said = words.amount(proof.difference, proof.metric, signed=True)
+    return {"value": said, "note": words.difference_interval(proof), "sort": repr(proof.difference)}
+
+
+def _span(ratios: Sequence[Ratio]) -> tuple[float, float]:
+    """Return the logarithms between which all intervals of gains lie, 1× among them."""
+    bounds = [bound for ratio in ratios for bound in words.speedup(ratio) if bound > 0] + [1.0]
+    low, high = math.log(min(bounds)), math.log(max(bounds))
+    room = 0.06 * max(high - low, 0.05)
+    return low - room, high + room
+
+
+def _ratio_cell(result: Result, entry: Entry, baseline: Entry, span: tuple[float, float]) -> Fields:
+    """Return a ratio with where its interval lies on a common logarithmic axis, in percent."""
+    if entry.name == baseline.name:
+        return {"value": "1", "same": True}
+    ratio = lineup.ratio_between(result.comparison.ratios, lineup.objective(result), entry, baseline)
+    if ratio is None:
+        return {"value": "–", "same": True}
+    middle, low, high = (100 * (math.log(bound) - span[0]) / (span[1] - span[0]) for bound in words.speedup(ratio))
+    one = 100 * (0 - span[0]) / (span[1] - span[0])
+    return {
+        "same": False, "value": words.factor(ratio), "word": words.verdict_word(ratio),
+        "note": words.factor_interval(ratio),
+        "middle": round(middle, 2), "low": round(low, 2), "width": round(high - low, 2), "one": round(one, 2),
+    }  # fmt: skip

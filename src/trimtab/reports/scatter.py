@@ -1,0 +1,72 @@
+"""The data behind the interactive scatter: for each variant and reading what is drawn and what is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trimtab.core.values import Result
+from trimtab.reports import lineup, words
+from trimtab.reports.figures.style import TOKENS
+from trimtab.reports.figures.tradeoff import axis_label, default_axes, marker
+from trimtab.reports.lineup import Entry
+
+_SHAPES = {"s": "square", "D": "diamond", "o": "circle", "^": "triangle", "X": "cross"}
+
+
+def scatter(result: Result) -> dict[str, Any] | None:
+    """Return axes and points, ready to be written as JSON; None when there are fewer than two points or axes."""
+    entries = [entry for entry in lineup.lineup(result) if entry.measurement]
+    axes = _axes(entries)
+    across, up = default_axes(result)
+    if len(entries) < 2 or across not in axes or up not in axes:
+        return None
+    given = entries[0].reading(up)
+    limit = None
+    if given is not None and given.value is not None and result.goal.max_drop and up == lineup.metric(result):
+        drop = result.goal.max_drop
+        limit = {"axis": up, "value": given.value + (drop if given.direction == "lower" else -drop)}
+    return {
+        "x": across,
+        "y": up,
+        "axes": list(axes.values()),
+        "points": [_point(entry, axes) for entry in entries],
+        "limit": limit,
+    }
+
+
+def _axes(entries: list[Entry]) -> dict[str, dict[str, Any]]:
+    """Return every reading of a whole model that at least two variants have, with the unit to show it in."""
+    values: dict[str, list[float]] = {}
+    sample = {}
+    for entry in entries:
+        for reading in entry.measurement.readings if entry.measurement else ():
+            if reading.place is None and reading.value is not None and reading.direction != "none":
+                values.setdefault(reading.name, []).append(reading.value)
+                sample[reading.name] = reading
+    found = {}
+    for name, numbers in values.items():
+        if len(numbers) > 1:
+            scale = words.scale(name, sample[name].unit, sorted(numbers)[len(numbers) // 2])
+            found[name] = {
+                "name": name,
+                "label": words.label(name),
+                "title": axis_label(sample[name], scale),
+                "factor": scale.factor,
+                "better": sample[name].direction,
+            }
+    return found
+
+
+def _point(entry: Entry, axes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    found = {name: reading for name in axes if (reading := entry.reading(name)) is not None}
+    return {
+        "name": entry.name,
+        "note": "winner" if entry.won else entry.state if entry.part in ("tried", "finalist") else "",
+        "colour": f"var({TOKENS[entry.colour]})",
+        "shape": _SHAPES[marker(entry)],
+        "main": entry.part != "tried",
+        "won": entry.won,
+        "final": entry.final,
+        "values": {name: [reading.value, reading.low, reading.high] for name, reading in found.items()},
+        "texts": {name: words.with_interval(reading) for name, reading in found.items()},
+    }
