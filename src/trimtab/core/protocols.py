@@ -63,7 +63,7 @@ class Format(Protocol):
     name: str
 
     def claims(self, source: str) -> bool:
-        """Say, without reading more than a few bytes, whether `source` (a path or `module:function`) is of this format."""
+        """Say, from a few bytes at most, whether `source` (a path or `module:function`) is of this format."""
         ...
 
     def open(self, source: str, opening: Opening) -> Model:

@@ -216,7 +216,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is asked of the model: items per call, sizes of free dimensions by name, calls at a time, calls per second."""
+    """What is asked of the model: items a call, sizes of free dimensions by name, calls at a time, calls a second."""
 
     batch: int = 1
     lengths: tuple[tuple[str, int], ...] = ()
@@ -227,7 +227,7 @@ class Workload:
         """Return the shape of every input under this workload, by name.
 
         A free first dimension of a data input is the batch, as is every other dimension of that name. The rest come
-        from `lengths`, by the dimension's name or, for one without a name, by "input:axis". What neither says stays free.
+        from `lengths`, by the dimension's name or, for one without a name, by "input:axis"; the others stay free.
         """
         firsts = [spec.shape[0] for spec in signature.data_inputs if spec.shape]
         known = {name: self.batch for name in firsts if isinstance(name, str) and name != "?"} | dict(self.lengths)

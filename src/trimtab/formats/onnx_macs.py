@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,8 @@ class Part:
     zero: int | None = None
 
 
-class _UnknownError(Exception):
-    """The MACs of a node can't be determined; the message says why."""
+class UnknownError(Exception):
+    """The MACs of an operator can't be determined; the message says why."""
 
 
 def count_macs(proto: onnx.ModelProto, workload: Workload, folder: Path | None = None) -> Work:
@@ -89,7 +89,7 @@ class _Count:
             return Work(layers=(Layer(name=name, operator=_operator(visit.node), macs=None, reason=reason),))
         larger = max(inner, key=lambda work: work.macs)
         open_ends = tuple(layer for work in inner if work is not larger for layer in work.uncounted)
-        layers = tuple(_repeat(layer, name, visit.times) for layer in (*larger.layers, *open_ends))
+        layers = tuple(repeated(layer, name, visit.times) for layer in (*larger.layers, *open_ends))
         excluded = Counter({visit.node.op_type: 1}) + Counter(dict(larger.excluded))
         return Work(layers=layers, excluded=tuple(excluded.most_common()))
 
@@ -97,7 +97,7 @@ class _Count:
         layer = Layer(name=_name(visit.node), operator=_operator(visit.node), macs=None)
         try:
             parts = rule(visit)
-        except _UnknownError as error:
+        except UnknownError as error:
             return replace(layer, reason=str(error))
         nonzero = sum(self._nonzero(visit, part) for part in parts)
         return replace(layer, macs=sum(part.macs for part in parts), nonzero=nonzero)
@@ -153,12 +153,16 @@ def _count_nonzero(tensor: Any, zero: Any, folder: Path | None) -> tuple[int, in
     content = graphs.array(tensor, folder)
     if content is None or content.size == 0:
         return (1, 1)
-    point = graphs.array(zero, folder) if zero is not None else None
+    return share_kept(content, graphs.array(zero, folder) if zero is not None else None)
+
+
+def share_kept(content: Array, zero: Array | None) -> tuple[int, int]:
+    """Return how many elements of a weight are not zero (not at their zero point), and how many there are."""
     if content.dtype.kind not in "iuf":
-        content = content.astype(np.float32)
-    if point is None or not point.astype(np.int64).any():
+        content = content.astype(np.float32)  # bfloat16 and smaller
+    if zero is None or not zero.astype(np.float32).any():
         return int(np.count_nonzero(content)), content.size
-    return int(np.count_nonzero(content != _spread(point.astype(content.dtype), content.shape))), content.size
+    return int(np.count_nonzero(content != _spread(zero.astype(content.dtype), content.shape))), content.size
 
 
 def _spread(point: Array, shape: tuple[int, ...]) -> Array:
@@ -166,12 +170,17 @@ def _spread(point: Array, shape: tuple[int, ...]) -> Array:
     if point.size == 1:
         return point.reshape(())
     axis = next((axis for axis, size in enumerate(shape) if size == point.size), None)
-    if axis is None:
-        return np.zeros((), point.dtype)
+    if point.ndim == len(shape) or axis is None:
+        return point if _broadcasts(point.shape, shape) else np.zeros((), point.dtype)
     return point.reshape([-1 if at == axis else 1 for at in range(len(shape))])
 
 
-def _repeat(layer: Layer, outer: str, times: int | None) -> Layer:
+def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(given) == len(shape) and all(a in (1, b) for a, b in zip(given, shape, strict=True))
+
+
+def repeated(layer: Layer, outer: str, times: int | None) -> Layer:
+    """Return a layer inside another one that runs it that often; None is not known."""
     name = f"{outer}/{layer.name}"
     if layer.macs is None:
         return replace(layer, name=name)
@@ -220,10 +229,10 @@ _MICROSOFT_EXCLUDED = frozenset({
 
 def _known(shape: tuple[int | None, ...] | None, what: str) -> tuple[int, ...]:
     if shape is None:
-        raise _UnknownError(f"the shape of its {what} is not known")
+        raise UnknownError(f"the shape of its {what} is not known")
     sizes = tuple(size for size in shape if size is not None)
     if len(sizes) != len(shape):
-        raise _UnknownError(f"the shape of its {what} has a free dimension; name its length in the workload")
+        raise UnknownError(f"the shape of its {what} has a free dimension; name its length in the workload")
     return sizes
 
 
@@ -256,7 +265,7 @@ def _matmul(weight: int, zero: int | None = None) -> Callable[[Visit], list[Part
         transposed = graphs.attribute(visit.node, "transA", 0)
         a = _input(visit, 0)
         if not a:
-            raise _UnknownError("its first input is a scalar")
+            raise UnknownError("its first input is a scalar")
         inner = a[-2] if transposed else a[-1]
         weights = (0, weight) if zero is None and weight == 1 else (weight,)
         return [Part(math.prod(_output(visit)) * inner, weights, zero)]
@@ -269,20 +278,29 @@ def _packed_matmul(visit: Visit) -> list[Part]:
 
 
 def _einsum(visit: Visit) -> list[Part]:
-    """The product of the sizes of all indices, where two operands are summed over at least one."""
-    terms, _, result = graphs.attribute(visit.node, "equation").replace(" ", "").partition("->")
+    shapes = [_input(visit, index) for index in range(len(visit.inputs))]
+    return [Part(einsum_macs(graphs.attribute(visit.node, "equation"), shapes), (0, 1))]
+
+
+def einsum_macs(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return the product of the sizes of all indices, 0 where nothing is summed over.
+
+    Raises:
+        UnknownError: There are more than two operands: their order decides.
+    """
+    terms, arrow, result = equation.replace(" ", "").partition("->")
     operands = terms.split(",")
-    if len(operands) == 1:
-        return [Part(0)]
     if len(operands) > 2:
-        raise _UnknownError("an Einsum of more than two operands has no single order")
+        raise UnknownError("an Einsum of more than two operands has no single order")
+    if len(operands) == 1:
+        return 0
     sizes: dict[str, int] = {}
-    for index, operand in enumerate(operands):
-        sizes |= _index_sizes(operand, _input(visit, index))
-    explicit = "->" in graphs.attribute(visit.node, "equation")
-    kept = result if explicit else "".join(name for name in terms if terms.count(name) == 1 or name == ".")
+    for operand, shape in zip(operands, shapes, strict=True):
+        for index, size in _index_sizes(operand, shape).items():
+            sizes[index] = max(size, sizes.get(index, 1))
+    kept = result if arrow else "".join(name for name in terms if terms.count(name) == 1)
     summed = [name for name in sizes if len(name) == 1 and name not in kept]
-    return [Part(math.prod(sizes.values()) if summed else 0, (0, 1))]
+    return math.prod(sizes.values()) if summed else 0
 
 
 def _index_sizes(operand: str, shape: tuple[int, ...]) -> dict[str, int]:

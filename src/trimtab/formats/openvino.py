@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -15,7 +16,10 @@ from trimtab.core.errors import BadInput, MissingExtra, Refused, Unsafe
 from trimtab.core.files import digest_files, disk_errors, make_folder
 from trimtab.core.process import silence_telemetry
 from trimtab.core.protocols import Opening
-from trimtab.core.values import Model, Signature, TensorSpec
+from trimtab.core.values import Contents, Model, Signature, TensorSpec, Work, Workload
+
+if TYPE_CHECKING:
+    from trimtab.formats.openvino_macs import Sizes
 
 _DTYPES = {
     "f32": "float32", "f16": "float16", "f64": "float64", "bf16": "bfloat16", "boolean": "bool",
@@ -68,6 +72,42 @@ class OpenVinoFormat:
             return openvino.Core().read_model(model.path)
         except RuntimeError as error:
             raise BadInput(f"openvino can't read {model.path}: {str(error).strip().splitlines()[-1]}") from error
+
+    def contents(self, model: Model) -> Contents:
+        """Return the files, operators and parameters of the model, from the XML alone."""
+        from trimtab.formats.openvino_macs import contents
+
+        return contents(_parsed(model.path), (model.path, _bin(model.path)))
+
+    def work(self, model: Model, workload: Workload) -> Work:
+        """Return the multiply-accumulates of one call; OpenVINO is asked only for sizes that the files leave free."""
+        from trimtab.formats.openvino_macs import count_macs
+
+        shapes = workload.shapes(model.signature)
+        free = any(isinstance(size, str) for spec in model.signature.inputs for size in spec.shape)
+        sizes = _sizes(self.load(model), model.signature, shapes) if free else None
+        return count_macs(_parsed(model.path), _bin(model.path), sizes)
+
+
+def _sizes(graph: Any, signature: Signature, shapes: Mapping[str, Sequence[int | str]]) -> Sizes:
+    """Return the shapes of every operator's inputs and outputs when the model is given inputs of these shapes."""
+    openvino = import_openvino("counting the work of a model with free dimensions")
+    given = [[size if isinstance(size, int) else -1 for size in shapes[spec.name]] for spec in signature.inputs]
+    ports = zip(graph.inputs, given, strict=True)
+    try:
+        graph.reshape({port: openvino.PartialShape(shape) for port, shape in ports})
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BadInput(f"openvino can't give the model inputs of shapes {given}: {reason}") from error
+    return {op.get_friendly_name(): (_of(op.inputs()), _of(op.outputs())) for op in graph.get_ordered_ops()}
+
+
+def _of(ports: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    shapes = [port.get_partial_shape() for port in ports]
+    return tuple(
+        tuple(size.get_length() if size.is_static else -1 for size in shape) if shape.rank.is_static else (-1,)
+        for shape in shapes
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,4 +268,14 @@ def with_names(graph: Any, signature: Signature) -> Any:
         spec.name: openvino.PartialShape([size if isinstance(size, int) else -1 for size in spec.shape])
         for spec in signature.inputs
     })  # fmt: skip
+    _number_names(graph)
     return graph
+
+
+def _number_names(graph: Any) -> None:
+    """Replace names that OpenVINO numbers by a counter of the process, so that equal models are equal files."""
+    graph.set_friendly_name("model")
+    for number, operator in enumerate(graph.get_ordered_ops()):
+        kind = operator.get_type_name()
+        if re.fullmatch(r"[A-Za-z]+_\d+", operator.get_friendly_name()):
+            operator.set_friendly_name(f"{kind}_{number}")
