@@ -185,8 +185,11 @@ def _of_comparison(comparison: Comparison) -> tuple[Entry, ...]:
 
 
 def distinct_names(variants: Sequence[Variant]) -> list[str]:
-    """Return names that tell variants apart: their labels, with the file's name (and digest) where labels are equal."""
+    """Return the shortest names that tell variants apart: files as they came, else what was done, else all of it."""
+    files = [variant.model.path.name for variant in variants]
     labels = [variant.label() for variant in variants]
-    files = [f"{variant.model.path.name}, {label}" for variant, label in zip(variants, labels, strict=True)]
-    full = [f"{file} [{variant.model.digest[:6]}]" for variant, file in zip(variants, files, strict=True)]
-    return next((names for names in (labels, files) if len(set(names)) == len(names)), full)
+    both = [f"{file}, {label}" for file, label in zip(files, labels, strict=True)]
+    full = [f"{name} [{variant.key[:6]}]" for name, variant in zip(both, variants, strict=True)]
+    untouched = not any(variant.steps for variant in variants)
+    choices = (files, labels, both) if untouched else (labels, both)
+    return next((names for names in choices if len(set(names)) == len(names)), full)

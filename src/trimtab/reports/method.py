@@ -53,8 +53,8 @@ def measured(result: Result) -> Facts:
 def _protocol(ratio: Ratio) -> Facts:
     fresh = "one fresh process" if ratio.processes == 1 else f"{ratio.processes:,} fresh processes"
     turns = (
-        f"Variants took turns in {ratio.blocks:,} blocks of calls, in {fresh} a side; a ratio is the median over blocks, "
-        f"its interval ({words.percent(ratio.level)}) a bootstrap over processes and blocks. No outlier was removed."
+        f"Variants took turns in {ratio.blocks:,} blocks of calls, in {fresh} a side; a ratio is the median over "
+        f"blocks, its interval ({words.percent(ratio.level)}) a bootstrap over processes and blocks. No outlier was removed."
     )
     margin = f"differences below {words.percent(ratio.margin)} count as equivalent"
     return [("Protocol", turns), ("Cache", ratio.cache), ("Margin", margin)]

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _COLOURS = {"proven": "green", "unproven": "yellow", "failed": "red", "dropped": "", "kept": ""}
+_MOST_PLACES, _WORST_PLACES = 20, 5
+"""With more classes than the first number, only the second number of them is shown, the worst; --json has them all."""
+
+_QUALITY = "accuracy precision recall f1 top5 roc pr_auc mse mae r2 relative cosine agreement cost"
 _GROUPS = {
-    "Quality": ("accuracy", "precision", "recall", "f1", "top5", "roc", "pr_auc", "mse", "mae", "r2", "relative", "cosine",
-                "agreement", "cost"),
+    "Quality": tuple(_QUALITY.split()),
     "Speed": ("latency", "load_time", "first_call", "throughput", "cpu_use"),
     "Size": ("parameters", "bytes", "compression", "peak_memory"),
     "Work": ("macs",),
-}  # fmt: skip
+}
+"""How the names of readings begin, by the group that a table shows them in."""
 
 
 def verdict(result: Result) -> RenderableType:
@@ -86,49 +90,38 @@ def comparison_table(comparison: Comparison) -> Group:
     from rich.console import Group
 
     entries = lineup.lineup(comparison)
-    baseline = entries[0]
-    columns = [
-        name for name in ("latency_p50", lineup.metric(comparison), "bytes", "peak_memory")
-        if any(entry.reading(name) for entry in entries)
-    ]  # fmt: skip
-    table = _table("Variant", "speed", *map(words.label, columns), "quality")
+    names = ("latency_p50", lineup.metric(comparison), "bytes")
+    columns = [name for name in names if any(entry.reading(name) for entry in entries)]
+    table = _table("Variant", "vs the first", *map(words.label, columns), "change")
     for entry in entries:
-        proof = next((p for p in comparison.quality if p.variant in lineup.aliases(entry)), None)
+        proof = next((proof for proof in comparison.quality if proof.variant in lineup.aliases(entry)), None)
+        over = _ratio(comparison, "latency_p50", entry, entries[0])
         cells = [_cell(entry.reading(name)) for name in columns]
-        table.add_row(
-            _name(entry), _ratio(comparison, "latency_p50", entry, baseline), *cells,
-            _difference(proof) if proof else _plain("–"),
-        )  # fmt: skip
-    test = comparison.self_test
+        table.add_row(_name(entry), over, *cells, _difference(proof) if proof else _plain("–"))
     lines = [_plain(sentence) for sentence in sentences(comparison)]
+    test = comparison.self_test
     if test is not None:
-        lines.append(
-            _plain(
-                f"Self-test, the first against itself: {words.factor(test)} ({words.factor_interval(test)}), {test.verdict}."
-            )
-        )
+        between = f"{words.factor(test)} ({words.factor_interval(test)})"
+        lines.append(_plain(f"Self-test, the first against itself: {between}, {test.verdict}."))
     return Group(table, *lines)
 
 
 def sentences(comparison: Comparison) -> list[str]:
     """Return each verdict of a comparison as a sentence."""
-    entries = lineup.lineup(comparison)
-    names = {alias: entry.name for entry in entries for alias in lineup.aliases(entry)}
-    said = [
-        f"{names.get(r.variant, r.variant)} is {words.ratio_words(r, names.get(r.baseline, r.baseline))}."
-        for r in comparison.ratios
-    ]
+    names = {alias: entry.name for entry in lineup.lineup(comparison) for alias in lineup.aliases(entry)}
+    said = []
+    for ratio in comparison.ratios:
+        name, other = names.get(ratio.variant, ratio.variant), names.get(ratio.baseline, ratio.baseline)
+        said.append(f"{name} is {words.ratio_words(ratio, other)}.")
     for proof in comparison.quality:
         name, other = names.get(proof.variant, proof.variant), names.get(proof.baseline, proof.baseline)
-        allowed = f"at most {words.amount(proof.max_drop, proof.metric)} of {words.label(proof.metric)}"
-        seen = f"{words.difference_words(proof)} on {words.plural(proof.items, 'item')}"
-        if proof.proven:
-            said.append(
-                f"{name} is proven to lose {allowed} to {other} ({words.percent(1 - proof.error)} confidence; {seen})."
-            )
-        else:
-            needed = f"; about {proof.needed:,} items would decide" if proof.needed else ""
-            said.append(f"{name} is not proven to lose {allowed} to {other} ({seen}{needed}).")
+        sure = f"proven with {words.percent(1 - proof.error)} confidence" if proof.proven else "not proven"
+        allowed = f"{words.amount(proof.max_drop, proof.metric)} of {words.label(proof.metric)}"
+        needed = (
+            f"; about {words.plural(proof.needed, 'item')} would decide" if proof.needed and not proof.proven else ""
+        )
+        seen = f"{words.difference_words(proof)} on {words.plural(proof.items, 'item')}{needed}"
+        said.append(f"{name} is {sure} to lose at most {allowed} against {other}: {seen}.")
     return said
 
 
@@ -140,12 +133,26 @@ def measurement_table(measurement: Measurement) -> Table:
         if table.row_count:
             table.add_section()
         table.add_row(_plain(group, "bold"))
-        for reading in members:
+        for reading in _worst_places(members):
             table.add_row(
                 _plain(f"  {words.label(reading.name, reading.place)}"), _plain(words.value(reading)),
                 _plain(words.interval(reading)), _plain(_origin(reading), "dim"),
             )  # fmt: skip
     return table
+
+
+def _worst_places(readings: Sequence[Reading]) -> list[Reading]:
+    """Return the readings without those of all but the worst few, where there are very many classes."""
+    by_name: dict[str, list[Reading]] = {}
+    for reading in readings:
+        if reading.place is not None and reading.name != "throughput":
+            by_name.setdefault(reading.name, []).append(reading)
+    hidden: set[int] = set()
+    for same in by_name.values():
+        if len(same) > _MOST_PLACES:
+            ranked = sorted(same, key=lambda reading: (reading.value is None, reading.value or 0.0))
+            hidden |= {id(reading) for reading in ranked[_WORST_PLACES:]}
+    return [reading for reading in readings if id(reading) not in hidden]
 
 
 def _grouped(readings: Sequence[Reading]) -> Iterable[tuple[str, list[Reading]]]:
@@ -210,5 +217,5 @@ def _ratio(comparison: Comparison, reading: str, entry: Entry, baseline: Entry) 
 
 def _name(entry: Entry) -> Text:
     settings = entry.measurement.variant.settings.label() if entry.measurement else ""
-    shown = settings if entry.part in ("given", "untouched") else ""
+    shown = settings if entry.trial and entry.part in ("given", "untouched") else ""
     return _stacked(f"{entry.name} (winner)" if entry.won else entry.name, shown)

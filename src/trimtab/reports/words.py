@@ -44,6 +44,7 @@ _GAINS = {
 }
 """What a gain, a loss and a tie in a reading are called; times are faster, slower and as fast as."""
 
+_BYTES = ("bytes", "byte", "B")
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _MACS = ((1e9, "GMACs"), (1e6, "MMACs"), (1e3, "kMACs"), (1.0, "MACs"))
@@ -64,7 +65,7 @@ def scale(name: str, unit: str, value: float) -> Scale:
         return Scale(0.01, "%")
     if unit == "s":
         return _fitting(_TIMES, value)
-    if unit in ("bytes", "byte", "B"):
+    if unit in _BYTES:
         return _fitting(_SIZES, value)
     if name.startswith("macs"):
         return _fitting(_MACS, value)
@@ -112,9 +113,8 @@ def evidence(reading: Reading) -> str:
     if between:
         return between if reading.provenance == "measured" else f"{between} {reading.provenance}"
     if reading.provenance == "counted":
-        return (
-            f"{reading.value:,.0f}" if abs(reading.value) >= 1000 and reading.value == round(reading.value) else "exact"
-        )
+        rounded = reading.unit not in _BYTES and abs(reading.value) >= 1000 and float(reading.value).is_integer()
+        return f"{reading.value:,.0f}" if rounded else "exact"
     return "no interval" if reading.provenance == "measured" else reading.provenance
 
 
