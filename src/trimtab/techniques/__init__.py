@@ -1,0 +1,1 @@
+"""Map a variant to a variant, one technique per file."""

@@ -1,0 +1,69 @@
+"""Checks that a converted model still computes what it was made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from trimtab.core import plugins
+from trimtab.core.errors import Refused
+from trimtab.core.protocols import Arrays, Runtime
+from trimtab.core.values import Settings, Signature, Variant, Workload
+from trimtab.data import synthetic
+
+RELATIVE = 1e-3
+ABSOLUTE = 1e-4
+_BATCHES = (1, 3)
+
+
+def check_agreement(before: Variant, after: Variant, seed: int, relative: float = RELATIVE) -> None:
+    """Run both on the same random inputs at two batch sizes; raise `Refused` where their outputs differ.
+
+    Each output may differ by `relative` of its largest magnitude plus a small absolute amount.
+    """
+    fixed = all(isinstance(spec.shape[0], int) for spec in after.model.signature.inputs if spec.shape)
+    # Precision hints change numbers by design, so both run in the plain precision of their engine.
+    engines = [_runtime(variant).load(variant.on(_plain(variant))) for variant in (before, after)]
+    for batch in _BATCHES[:1] if fixed else _BATCHES:
+        feeds = synthetic.inputs(_one_step(after.model.signature), Workload(batch=batch), seed)
+        ours = engines[0](feeds)
+        try:
+            theirs = engines[1](feeds)
+        except Exception as error:  # each engine raises types of its own, which can't be imported here
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = (lines or [type(error).__name__])[-1][:200]
+            raise Refused(f"the converted model fails with {batch} items where the original runs: {reason}") from error
+        for name in ours:
+            _compare(name, ours, theirs, relative)
+
+
+def _one_step(signature: Signature) -> Signature:
+    """Return the signature with its states as plain inputs: one step is compared, from a random state."""
+    inputs = tuple(replace(spec, role="data", fed_by=None) for spec in signature.inputs)
+    return Signature(inputs=inputs, outputs=signature.outputs)
+
+
+def _plain(variant: Variant) -> Settings:
+    precision = "fp32" if variant.settings.runtime == "openvino" else None
+    return Settings(runtime=variant.settings.runtime, precision=precision, threads=variant.settings.threads)
+
+
+def _runtime(variant: Variant) -> Runtime:
+    runtime: Runtime = plugins.make("runtimes", variant.settings.runtime)
+    return runtime
+
+
+def _compare(name: str, ours: Arrays, theirs: Arrays, relative: float) -> None:
+    if name not in theirs:
+        raise Refused(f"the converted model has no output {name!r}; it has {', '.join(theirs)}")
+    one, other = np.asarray(ours[name]), np.asarray(theirs[name])
+    if one.shape != other.shape:
+        raise Refused(
+            f"output {name!r} of the converted model has the shape {other.shape}, the original's is {one.shape}"
+        )
+    allowed = ABSOLUTE + relative * float(np.nan_to_num(np.abs(one), posinf=0.0).max(initial=0.0))
+    same = np.isclose(one, other, rtol=0.0, atol=allowed, equal_nan=True)
+    if not same.all():
+        worst = float(np.nanmax(np.abs(one.astype(np.float64) - other.astype(np.float64))))
+        raise Refused(f"output {name!r} of the converted model differs by up to {worst:.3g}, allowed is {allowed:.3g}")
