@@ -159,7 +159,7 @@ def _values(labels: Array, kind: Kind) -> Array:
 def _numbered(
     labels: Array, known: tuple[str, ...], listed: tuple[str, ...], width: int | None
 ) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
-    """Return class numbers, the names they stand for, and notes; `known` names are the source's, `listed` the user's."""
+    """Return class numbers, class names and notes; `known` names are the source's, `listed` ones the user's."""
     notes: tuple[str, ...] = ()
     if known:
         labels = np.array(known)[labels.astype(np.int64)]

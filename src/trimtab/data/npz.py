@@ -18,10 +18,9 @@ _INPUTS = ("inputs", "input", "x", "X", "data", "images")
 
 def read_npz(path: Path, signature: Signature) -> Table:
     """Return the arrays of an `.npz` file as a table."""
+    _need_start(path, b"PK")
     try:
         with np.load(path, allow_pickle=False) as held:
-            if not isinstance(held, np.lib.npyio.NpzFile):
-                raise BadInput(f"{path} is not an .npz file; write it with numpy.savez")
             arrays = {name: held[name] for name in held.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
@@ -30,6 +29,7 @@ def read_npz(path: Path, signature: Signature) -> Table:
 
 def read_npy(path: Path) -> Table:
     """Return one `.npy` array, memory-mapped, as the model's only input, without labels."""
+    _need_start(path, b"\x93NUMPY")
     try:
         return Table(columns={ANY: np.load(path, mmap_mode="r", allow_pickle=False)})
     except (OSError, ValueError, EOFError) as error:
@@ -74,7 +74,18 @@ def _take(left: dict[str, Array], names: tuple[str, ...]) -> Array | None:
     return None if found is None else left.pop(found)
 
 
+def _need_start(path: Path, magic: bytes) -> None:
+    """Raise `BadInput` unless the file begins as its kind does: numpy takes anything else for a pickle."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(magic))
+    except OSError as error:
+        raise BadInput(f"{path} can't be read: {error.strerror}") from error
+    if start != magic:
+        raise BadInput(f"{path} is not a {path.suffix} file (it begins with {start!r}); write it with numpy.savez")
+
+
 def _unreadable(path: Path, error: Exception) -> BadInput:
-    if "allow_pickle" in str(error) or "pickle" in str(error):
+    if "allow_pickle" in str(error) or "Python objects" in str(error):
         return Unsafe(f"{path} holds pickled Python objects, which can run code; save plain arrays with numpy.savez")
     return BadInput(f"{path} can't be read as numpy arrays ({error}); write it again with numpy.savez")

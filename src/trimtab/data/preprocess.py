@@ -85,7 +85,7 @@ def marked(steps: Iterable[Step], by_item: bool) -> tuple[Step, ...]:
     Everything else is done for every batch, so that what is kept stays small.
     """
     listed = tuple(steps)
-    kinds = BY_ITEM if by_item else frozenset(("call",))
+    kinds = (BY_ITEM if by_item else frozenset(("call",))) | {"tokenize"}
     last = max((position for position, step in enumerate(listed) if step.technique in kinds), default=-1)
     return tuple(
         Step(technique=step.technique, options=options(dict(step.options), **{ONCE: True}), seed=step.seed)

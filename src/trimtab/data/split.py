@@ -102,7 +102,7 @@ def _divide_groups(
 ) -> dict[str, Rows]:
     """Give whole groups, large ones first, to the split that lacks their classes most; only the last may overflow.
 
-    A split whose size is smaller than every group gets the smallest group that is left.
+    A split that gets none so gets the smallest group of a split that has several.
     """
     _, number = np.unique(groups, return_inverse=True)
     _, stratum = np.unique(strata, return_inverse=True)
@@ -116,9 +116,10 @@ def _divide_groups(
     lacks = caps[:, None] * (counts.sum(axis=0) / len(pool))[None, :]
     home = _by_size(counts, lacks, caps, rng.permutation(len(counts)))
     sizes = counts.sum(axis=1)
-    for split in range(len(names) - 1):
-        if not (home == split).any():
-            spare = np.flatnonzero(home == len(names) - 1)
+    for split in range(len(names)):
+        held = np.bincount(home, minlength=len(names))
+        if not held[split]:
+            spare = np.flatnonzero(held[home] > 1)
             home[spare[np.argmin(sizes[spare])]] = split
     return {name: np.sort(pool[home[number] == split]) for split, name in enumerate(names)}
 

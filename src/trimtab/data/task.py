@@ -32,6 +32,7 @@ __all__ = ["DataRequest", "open_task"]
 
 _SAMPLE = 2
 _METRICS = {"classification": "accuracy", "binary": "accuracy", "regression": "r2", "embedding": "cosine"}
+_WITHOUT_LABELS = ("agreement", "relative_error", "cosine")
 _UNLABELLED = {"regression": "relative_error", "embedding": "cosine"}
 
 
@@ -78,6 +79,13 @@ def open_task(source: Any, model: Model, folder: Path, request: DataRequest | No
 
 def _task(splits: tuple[Split, ...], steps: tuple[Step, ...], asked: Answers, request: DataRequest) -> Task:
     labelled = asked.labels is not None
+    if request.metric is not None and not labelled and request.metric not in _WITHOUT_LABELS:
+        raise BadInput(
+            f"--metric {request.metric} needs labels and the data has none; add labels or choose one of "
+            f"{', '.join(_WITHOUT_LABELS)}"
+        )
+    if request.costs is not None and asked.kind != "binary":
+        raise BadInput(f"--cost is for two classes, and this task is {asked.kind}; leave it out")
     metric = request.metric or ("cost" if request.costs else (_METRICS if labelled else _UNLABELLED).get(asked.kind))
     task = Task(
         kind=asked.kind,
@@ -111,9 +119,8 @@ def _tokenized(table: Table, steps: tuple[Step, ...], model: Model) -> tuple[Tab
     texts = table.columns[TEXT]
     columns, done, note = tokenize([str(text) for text in _array(texts)], wanted, model)
     rest = tuple(step for step in steps if step.technique != "tokenize")
-    (once,) = marked((done,), by_item=True)
     notes = table.notes if note is None else (*table.notes, note)
-    return replace(table, columns=columns, notes=notes), (once, *rest)
+    return replace(table, columns=columns, notes=notes), (done, *rest)
 
 
 def _array(column: Column) -> Array:

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab.core.errors import BadInput, Unsafe
+from trimtab.data.sources import read_source
+
+
+def test_files_named_for_splits_are_those_splits(tmp_path: Path, make_model) -> None:
+    for count, name in enumerate(("calibrate", "certify", "select"), 3):
+        np.savez(tmp_path / f"{name}.npz", inputs=np.full((count, 4), count), labels=np.zeros(count, int))
+    table = read_source(tmp_path, make_model().signature)
+    assert table.splits.tolist() == ["calibrate"] * 3 + ["certify"] * 4 + ["select"] * 5
+    (column,) = table.columns.values()
+    assert column[:, 0].tolist() == [3] * 3 + [4] * 4 + [5] * 5
+
+
+def test_a_lone_file_in_a_folder_is_the_data(tmp_path: Path, make_model) -> None:
+    np.savez(tmp_path / "val.npz", inputs=np.zeros((5, 4)))
+    table = read_source(tmp_path, make_model().signature)
+    assert table.splits is None
+    assert len(table) == 5
+
+
+def test_parts_must_hold_the_same_things(tmp_path: Path, make_model) -> None:
+    np.savez(tmp_path / "train.npz", inputs=np.zeros((5, 4)), labels=np.zeros(5, int))
+    np.savez(tmp_path / "test.npz", inputs=np.zeros((5, 4)))
+    with pytest.raises(BadInput, match="labels and some not"):
+        read_source(tmp_path, make_model().signature)
+    np.savez(tmp_path / "test.npz", inputs=np.zeros((5, 3)), labels=np.zeros(5, int))
+    with pytest.raises(BadInput, match="different dtype or shape"):
+        read_source(tmp_path, make_model().signature)
+
+
+def test_several_files_without_split_names_are_ambiguous(tmp_path: Path, make_model) -> None:
+    for name in ("a", "test"):
+        np.savez(tmp_path / f"{name}.npz", inputs=np.zeros((5, 4)))
+    with pytest.raises(BadInput, match="several data files"):
+        read_source(tmp_path, make_model().signature)
+
+
+def test_what_is_missing_empty_or_unknown_is_said(tmp_path: Path, make_model) -> None:
+    signature = make_model().signature
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "readme.md").write_text("no data")
+    for source, message in (
+        (tmp_path / "absent.npz", "there is no file or folder"),
+        (tmp_path / "empty", "is empty"),
+        (tmp_path / "other", "holds nothing"),
+        (tmp_path / "other" / "readme.md", "not a kind of data"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            read_source(str(source), signature)
+
+
+def test_a_pickle_is_refused_unread(tmp_path: Path, make_model) -> None:
+    (tmp_path / "data.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(Unsafe, match="can run code"):
+        read_source(tmp_path / "data.pkl", make_model().signature)
+
+
+def test_an_unknown_split_name_is_refused(make_model) -> None:
+    source = {"inputs": np.zeros((3, 4)), "split": np.array(["train", "select", "proof"])}
+    with pytest.raises(BadInput, match="unknown split 'proof'"):
+        read_source(source, make_model().signature)
