@@ -1,0 +1,1 @@
+"""Intervals, proofs, sequential tests and percentiles: pure functions on arrays, numpy and scipy only."""
