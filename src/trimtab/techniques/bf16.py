@@ -1,0 +1,101 @@
+"""Sixteen bits: weights stored in half their size, and bf16 arithmetic where engine and processor have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trimtab.core.errors import Refused
+from trimtab.core.machine import machine
+from trimtab.core.protocols import Context
+from trimtab.core.values import Machine, Model, Settings, Step, Task, Variant, options
+from trimtab.techniques.int8 import is_quantized
+from trimtab.techniques.simplify import saved
+
+if TYPE_CHECKING:
+    import onnx
+
+_TORCH = ("torch", "torch-export", "huggingface")
+_LARGEST = float(np.finfo(np.float16).max)
+_WORTH = 256  # elements; a smaller tensor saves less than its cast costs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bf16:
+    """Computes in bf16 on openvino and torch; ONNX and OpenVINO models also store their weights in 16 bits.
+
+    Stored are fp16 values, which are eight times finer than bf16; they are cast back when the model is loaded. So on
+    onnxruntime, which has no bf16 arithmetic on these processors, only the size changes, not the speed.
+    """
+
+    name = "bf16"
+
+    def refuses(self, variant: Variant, task: Task) -> str | None:
+        """Refuse quantized models, and PyTorch models where the processor has no bf16 arithmetic."""
+        model = variant.model
+        if model.format in _TORCH:
+            return None if _computes(machine()) else "this processor has no bf16 arithmetic; nothing would be faster"
+        if model.format not in ("onnx", "openvino"):
+            return f"bf16 works on onnx, openvino and PyTorch models, this one is {model.format}"
+        if is_quantized(model):
+            return "the model is quantized: its weights are smaller than 16 bits already"
+        return None
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """Return the variant with 16-bit weights and, where there is such arithmetic, the precision hint bf16."""
+        model = self._stored(variant, context)
+        step = Step(technique=self.name, options=options(), seed=context.seed)
+        return replace(variant.after(model, step), settings=_settings(variant.settings, machine()))
+
+    def _stored(self, variant: Variant, context: Context) -> Model:
+        if variant.model.format == "onnx":
+            from trimtab.formats.onnx import OnnxFormat
+
+            return saved(halved(OnnxFormat().load(variant.model)), variant, context.folder)
+        if variant.model.format == "openvino":
+            from trimtab.formats.openvino import OpenVinoFormat, save
+
+            graph = OpenVinoFormat().load(variant.model)
+            return save(graph, context.folder, variant.model.signature, compress_to_fp16=True)
+        return variant.model
+
+
+def _computes(found: Machine) -> bool:
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(found.flags))
+
+
+def _settings(settings: Settings, found: Machine) -> Settings:
+    if settings.runtime == "onnxruntime" or not _computes(found):
+        return settings
+    return replace(settings, precision="bf16")
+
+
+def halved(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of an ONNX model with its large fp32 weights stored in fp16 and cast back to fp32.
+
+    Weights beyond the range of fp16 stay as they are. Raises `Refused` when there is nothing to halve.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    given = {value.name for value in copy.graph.input}
+    casts = []
+    for tensor in copy.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or tensor.name in given or np.prod(tensor.dims) < _WORTH:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if not np.abs(values).max() <= _LARGEST:
+            continue
+        half = f"{tensor.name}_fp16"
+        casts.append(helper.make_node("Cast", [half], [tensor.name], name=f"{half}_cast", to=onnx.TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
+    if not casts:
+        raise Refused("the model has no large fp32 weights: they are stored in 16 bits already, or there are none")
+    nodes = [*casts, *copy.graph.node]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy

@@ -1,0 +1,152 @@
+"""What the int8 techniques share: what counts as quantized, calibration items, layers that stay in float."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trimtab.core.errors import BadInput, Refused
+from trimtab.core.protocols import Array, Arrays
+from trimtab.core.values import Machine, Model, Options, Settings, Step, Task, Variant, options
+from trimtab.data.batches import batches
+
+if TYPE_CHECKING:
+    import onnx
+
+SEPARATOR = "|"
+"""Between the names of layers in a `keep` option; names of layers hold commas, semicolons, slashes and spaces."""
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""The ONNX operators that do the work, and so are worth quantizing or keeping in float."""
+
+_QUANTIZED = re.compile(r"^(Q(uantize|Linear|Attention|Gemm)|DequantizeLinear|DynamicQuantize|\w+Integer|MatMulNBits)")
+_QUANTIZED_IR = re.compile(r'type="FakeQuantize"|element_type="[iu]4"|element_type="i8"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """A float model of which any choice of layers can be quantized, without looking at the data again.
+
+    `original` is the live float model; `build` returns the live model in which the given layers stay in float;
+    `run` returns the outputs of a live model, one list per feed; `save` writes one into a folder.
+    """
+
+    original: Any
+    layers: tuple[str, ...]
+    build: Callable[[Collection[str]], Any]
+    run: Callable[[Any, Sequence[Arrays]], list[list[Array]]]
+    save: Callable[[Any, Path], Model]
+    settings: Settings
+
+
+def refusal(variant: Variant, task: Task, name: str, formats: tuple[str, ...], calibrates: bool) -> str | None:
+    """Return why a variant can't be quantized by the technique of that name, or None."""
+    model = variant.model
+    if model.format not in formats:
+        return f"{name} needs a model in {' or '.join(formats)} format, this one is {model.format}: export it first"
+    if is_quantized(model):
+        return "the model is already quantized; quantizing twice only loses quality"
+    if calibrates and not task.split("calibrate"):
+        return f"{name} needs calibration data: give --data"
+    if calibrates and model.signature.states:
+        return f"{name} can't calibrate a model with states yet; try dynamic-int8"
+    return None
+
+
+def is_quantized(model: Model) -> bool:
+    """Say whether an ONNX or OpenVINO model computes with or stores integers, without reading its weights."""
+    if model.format == "openvino":
+        return bool(_QUANTIZED_IR.search(model.path.read_text(errors="replace")))
+    import onnx
+
+    from trimtab.formats.graph import nodes
+
+    proto = onnx.load(model.path, load_external_data=False)
+    return any(_QUANTIZED.match(node.op_type) for node in nodes(proto))
+
+
+def saturates(machine: Machine) -> bool:
+    """Say whether 8-bit products overflow their 16-bit sums on this processor (x86 without VNNI or AMX).
+
+    There the same int8 file loses points of accuracy, so that weights must be limited to 7 bits.
+    """
+    sums_in_32_bits = {"avx512_vnni", "avx_vnni", "amx_int8"}
+    return "x86_64" in machine.system and not sums_in_32_bits & set(machine.flags)
+
+
+def feeds(variant: Variant, task: Task, items: int, batch: int = 1) -> Iterator[Arrays]:
+    """Yield at most that many calibration items, `batch` per feed, or as many as the model's batch is fixed to."""
+    split = task.split("calibrate")
+    if split is None:
+        raise Refused("there is no calibration data: give --data")
+    left = replace(task, preprocessing=tuple(step for step in task.preprocessing if step not in variant.absorbed))
+    sizes = {spec.shape[0] for spec in variant.model.signature.data_inputs if spec.shape}
+    fixed = next((size for size in sizes if isinstance(size, int)), None)
+    taken = 0
+    for feed in batches(left, split, fixed or batch):
+        count = len(next(iter(feed.values())))
+        if taken >= items or (fixed and count < fixed and taken):
+            return
+        if fixed and count < fixed:
+            raise Refused(
+                f"the model takes {fixed} items at a time, the calibration data holds {count}: give more data"
+            )
+        taken += count
+        yield feed
+
+
+def kept(keep: str) -> tuple[str, ...]:
+    """Return the names of layers in a `keep` option."""
+    return tuple(name for name in (part.strip() for part in keep.split(SEPARATOR)) if name)
+
+
+def joined(names: Collection[str], order: Sequence[str]) -> str:
+    """Return names of layers as a `keep` option, in the order of the model."""
+    return SEPARATOR.join(name for name in order if name in names)
+
+
+def options_of(technique: Any, **resolved: Any) -> Options:
+    """Return the options of a technique as its step records them; `resolved` were decided at run time."""
+    return options({field.name: getattr(technique, field.name) for field in fields(technique)} | resolved)
+
+
+def quantized(variant: Variant, calibrated: Calibrated, step: Step, keep: Collection[str], folder: Path) -> Variant:
+    """Return the variant in which all layers but `keep` are quantized, its files in the folder."""
+    unknown = sorted(set(keep) - set(calibrated.layers))
+    if unknown:
+        listed = ", ".join(calibrated.layers[:10]) + (", …" if len(calibrated.layers) > 10 else "")
+        raise BadInput(f"the model has no layer named {unknown[0]!r} to keep; its layers are: {listed}")
+    model = calibrated.save(calibrated.build(frozenset(keep)), folder)
+    return replace(variant.after(model, step), settings=calibrated.settings)
+
+
+def onnx_settings(variant: Variant) -> Settings:
+    """Return the variant's settings if they are of ONNX Runtime, else such with as many threads."""
+    if variant.settings.runtime == "onnxruntime":
+        return variant.settings
+    return Settings(runtime="onnxruntime", threads=variant.settings.threads)
+
+
+def run_onnx(proto: onnx.ModelProto, given: Sequence[Arrays], threads: int | None) -> list[list[Array]]:
+    """Return the outputs of an ONNX model in memory, one list per feed."""
+    import onnxruntime
+
+    wanted = onnxruntime.SessionOptions()
+    wanted.log_severity_level = 3
+    wanted.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), wanted, providers=["CPUExecutionProvider"])
+    return [session.run(None, dict(feed)) for feed in given]
+
+
+def attends(proto: onnx.ModelProto) -> bool:
+    """Say whether an ONNX model holds attention: a softmax, and a product of two computed matrices."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    constants |= {name for node in proto.graph.node if node.op_type == "Constant" for name in node.output}
+    kinds = {node.op_type for node in proto.graph.node}
+    return "Attention" in kinds or (
+        "Softmax" in kinds
+        and any(node.op_type == "MatMul" and not constants & set(node.input) for node in proto.graph.node)
+    )

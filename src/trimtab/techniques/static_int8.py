@@ -1,0 +1,216 @@
+"""Static int8 quantization of ONNX models by ONNX Runtime: weights and activations, ranges from calibration data."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+
+from trimtab.core.machine import machine
+from trimtab.core.protocols import Array, Arrays, Choices, Context
+from trimtab.core.values import Step, Task, Variant
+from trimtab.techniques.int8 import (
+    LAYERS,
+    Calibrated,
+    attends,
+    feeds,
+    kept,
+    options_of,
+    quantized,
+    refusal,
+    run_onnx,
+    saturates,
+)
+from trimtab.techniques.simplify import optimized, saved
+
+if TYPE_CHECKING:
+    import onnx
+
+Ranges = dict[str, tuple[float, float]]
+"""The lowest and highest value of each tensor by name."""
+
+_BINS = {"entropy": 128, "percentile": 2048}  # ONNX Runtime's own defaults
+_PERCENTILE = 99.999
+_SAMPLED = 1 << 15  # values per tensor and feed that enter a histogram: bounds the time, not the range
+_PER_CHANNEL_OPSET = 13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaticInt8:
+    """Quantizes weights and activations to 8 bits with ONNX Runtime (QuantizeLinear / DequantizeLinear pairs).
+
+    `calibration` chooses the range of each activation from at most `items` calibration items: all of it, the one
+    that loses least information, or all but the outermost 0.001 %. `symmetric` centres the ranges of activations at
+    zero. `reduce_range` limits weights to 7 bits, None where this processor would overflow otherwise. Layers named
+    in `keep` (separated by |) stay in float. Models with attention have only their matrix products quantized.
+    """
+
+    calibration: Annotated[str, Choices("minmax", "entropy", "percentile")] = "minmax"
+    per_channel: Annotated[bool, Choices(True, False)] = True
+    symmetric: bool = False
+    reduce_range: bool | None = None
+    items: int = 300
+    keep: str = ""
+
+    name = "static-int8"
+
+    def refuses(self, variant: Variant, task: Task) -> str | None:
+        """Refuse what isn't a float ONNX model, missing calibration data, and an unknown kind of calibration."""
+        if self.calibration not in ("minmax", *_BINS):
+            return f"there is no calibration {self.calibration!r}: choose minmax, entropy or percentile"
+        return refusal(variant, task, self.name, ("onnx",), calibrates=True)
+
+    def apply(self, variant: Variant, context: Context) -> Variant:
+        """Return the variant with its layers in int8."""
+        calibrated = self.prepare(variant, context)
+        step = Step(technique=self.name, options=options_of(self, reduce_range=self._reduces()), seed=context.seed)
+        return quantized(variant, calibrated, step, kept(self.keep), context.folder)
+
+    def prepare(self, variant: Variant, context: Context) -> Calibrated:
+        """Return the model calibrated, ready to have any of its layers quantized."""
+        proto = _prepared(variant.model.path)
+        threads = variant.settings.threads
+        given = partial(feeds, variant, context.task, self.items)
+        return Calibrated(
+            original=proto,
+            layers=tuple(node.name for node in proto.graph.node if node.op_type in LAYERS),
+            build=partial(self._build, proto, _ranges(proto, given, self.calibration, threads)),
+            run=partial(run_onnx, threads=threads),
+            save=lambda made, folder: saved(made, variant, folder),
+            settings=variant.settings,
+        )
+
+    def _reduces(self) -> bool:
+        return saturates(machine()) if self.reduce_range is None else self.reduce_range
+
+    def _build(self, proto: onnx.ModelProto, ranges: Any, keep: Collection[str]) -> onnx.ModelProto:
+        import onnx
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        quantizer = QDQQuantizer(
+            copy,
+            self.per_channel,
+            self._reduces(),
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=ranges,
+            nodes_to_quantize=[],
+            nodes_to_exclude=sorted(keep),
+            op_types_to_quantize=_operators(proto),
+            extra_options={"ActivationSymmetric": self.symmetric},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        made: onnx.ModelProto = quantizer.model.model
+        return made
+
+
+def _prepared(path: Path) -> onnx.ModelProto:
+    """Return the model folded, with the type of every tensor, at an operator set that knows scales per channel."""
+    from onnx import shape_inference, version_converter
+
+    proto = optimized(path, "basic")
+    version = next(given.version for given in proto.opset_import if given.domain in ("", "ai.onnx"))
+    if version < _PER_CHANNEL_OPSET:
+        proto = version_converter.convert_version(proto, _PER_CHANNEL_OPSET)
+    inferred: onnx.ModelProto = shape_inference.infer_shapes(proto, data_prop=True)
+    return inferred
+
+
+def _operators(proto: onnx.ModelProto) -> list[str]:
+    """Return the operators to quantize: all that can be, but only matrix products where there is attention.
+
+    Quantized softmax and normalization cost accuracy there, and their conversions more time than they save.
+    """
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted(LAYERS) if attends(proto) else sorted({*QDQRegistry, *QLinearOpsRegistry})
+
+
+def _ranges(proto: onnx.ModelProto, given: Any, method: str, threads: int | None) -> Any:
+    """Return ONNX Runtime's record of the range of every activation.
+
+    One item is in memory at a time: first the extremes are taken, then histograms between them.
+    """
+    from onnxruntime.quantization.calibrate import CalibrationMethod, HistogramCollector, TensorsData
+
+    run = _watch(proto, threads)
+    extremes: Ranges = {}
+    for feed in given():
+        for name, value in run(feed):
+            low, high = extremes.get(name, (np.inf, -np.inf))
+            extremes[name] = min(low, float(value.min())), max(high, float(value.max()))
+    if method == "minmax":
+        pairs = {name: (_single(low), _single(high)) for name, (low, high) in extremes.items()}
+        return TensorsData(CalibrationMethod.MinMax, pairs)
+    bins = _BINS[method]
+    collector = HistogramCollector(
+        method=method, symmetric=False, num_bins=bins, num_quantized_bins=128, percentile=_PERCENTILE, scenario="same"
+    )
+    collector.histogram_dict = _histograms(map(run, given()), extremes, bins)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        found = collector.compute_collection_result()
+    return TensorsData(CalibrationMethod.Entropy if method == "entropy" else CalibrationMethod.Percentile, found)
+
+
+def _single(value: float) -> Array:
+    return np.array(value, dtype=np.float32)
+
+
+def _histograms(runs: Iterable[Iterable[tuple[str, Array]]], extremes: Ranges, bins: int) -> dict[str, Any]:
+    """Return counts, edges, lowest, highest and bound of each tensor, as `HistogramCollector` keeps them.
+
+    The bins lie evenly between minus and plus the largest magnitude.
+    """
+    counts = {name: np.zeros(bins, dtype=np.int64) for name in extremes}
+    bounds = {name: max(abs(low), abs(high)) or 1.0 for name, (low, high) in extremes.items()}
+    for outputs in runs:
+        for name, value in outputs:
+            flat = value.reshape(-1)
+            flat = flat[:: max(1, flat.size // _SAMPLED)]
+            places = ((flat + bounds[name]) * (bins / 2 / bounds[name])).astype(np.int64)
+            counts[name] += np.bincount(np.clip(places, 0, bins - 1), minlength=bins)
+    return {
+        name: (
+            counts[name],
+            np.linspace(-bounds[name], bounds[name], bins + 1, dtype=np.float32),
+            _single(low),
+            _single(high),
+            _single(bounds[name]),
+        )
+        for name, (low, high) in extremes.items()
+    }
+
+
+def _watch(proto: onnx.ModelProto, threads: int | None) -> Any:
+    """Return a function that runs one feed and yields every float tensor of the graph, with its name."""
+    import onnx
+    import onnxruntime
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    outputs = {value.name for value in copy.graph.output}
+    inputs = {value.name for value in copy.graph.input}
+    for value in copy.graph.value_info:
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in outputs:
+            copy.graph.output.append(value)
+    floats = [v.name for v in copy.graph.output if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    wanted = onnxruntime.SessionOptions()
+    wanted.log_severity_level = 3
+    wanted.intra_op_num_threads = threads or 0
+    wanted.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(copy.SerializeToString(), wanted, providers=["CPUExecutionProvider"])
+
+    def run(feed: Arrays) -> Iterable[tuple[str, Array]]:
+        yield from zip(floats, session.run(floats, dict(feed)), strict=True)
+        yield from ((name, value) for name, value in feed.items() if name in inputs and value.dtype == np.float32)
+
+    return run
