@@ -61,6 +61,13 @@ def test_a_pickle_is_refused_unread(tmp_path: Path, make_model) -> None:
         read_source(tmp_path / "data.pkl", make_model().signature)
 
 
+def test_groups_may_have_a_name_of_their_own(make_model) -> None:
+    source = {"inputs": np.zeros((3, 4)), "speaker": np.array(["a", "b", "a"])}
+    assert read_source(source, make_model().signature, "speaker").groups.tolist() == ["a", "b", "a"]
+    with pytest.raises(BadInput, match="'writer' that could be its --groups"):
+        read_source({"inputs": np.zeros((3, 4))}, make_model().signature, "writer")
+
+
 def test_an_unknown_split_name_is_refused(make_model) -> None:
     source = {"inputs": np.zeros((3, 4)), "split": np.array(["train", "select", "proof"])}
     with pytest.raises(BadInput, match="unknown split 'proof'"):

@@ -71,6 +71,17 @@ def test_the_digest_does_not_depend_on_the_folder(tmp_path: Path, make_model) ->
     assert first.digest == second.digest
 
 
+def test_the_steps_of_a_task_open_an_equal_task(tmp_path: Path, make_model, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twice_as_much.py").write_text("def prepare(batch):\n    return batch * 2.0\n")
+    source = (INPUTS.astype(np.float64), LABELS)
+    own = Step(technique="call", options=options(function="twice_as_much:prepare"))
+    first = open_task(source, make_model(), tmp_path, DataRequest(preprocess=[own]))
+    again = open_task(source, make_model(), tmp_path, DataRequest(preprocess=first.preprocessing))
+    assert (again.preprocessing, again.digest) == (first.preprocessing, first.digest)
+    assert [step.technique for step in first.preprocessing] == ["call", "cast"]
+
+
 def test_an_edited_function_never_meets_older_results(tmp_path: Path, make_model, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     digests = []

@@ -10,13 +10,12 @@ import numpy as np
 
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.protocols import Array
-from trimtab.core.values import Signature
-from trimtab.data.table import ANY, GROUPS, LABELS, SPLITS, TEXT, Table
+from trimtab.data.table import ANY, LABELS, SPLITS, TEXT, Table, Wanted
 
 _INPUTS = ("inputs", "input", "x", "X", "data", "images")
 
 
-def read_npz(path: Path, signature: Signature) -> Table:
+def read_npz(path: Path, wanted: Wanted) -> Table:
     """Return the arrays of an `.npz` file as a table."""
     _need_start(path, b"PK")
     try:
@@ -24,7 +23,7 @@ def read_npz(path: Path, signature: Signature) -> Table:
             arrays = {name: held[name] for name in held.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
-    return from_arrays(arrays, signature, str(path))
+    return from_arrays(arrays, wanted, str(path))
 
 
 def read_npy(path: Path) -> Table:
@@ -36,24 +35,23 @@ def read_npy(path: Path) -> Table:
         raise _unreadable(path, error) from error
 
 
-def from_arrays(arrays: Mapping[str, Array], signature: Signature, source: str) -> Table:
+def from_arrays(arrays: Mapping[str, Array], wanted: Wanted, source: str) -> Table:
     """Return named arrays as a table; raise `BadInput` that names the expected arrays when an input has none."""
-    wanted = [spec.name for spec in signature.data_inputs]
     left = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in left.items():
         if array.dtype == object and not all(isinstance(item, str) for item in array.flat):
             raise BadInput(f"{source}: {name!r} holds Python objects; store plain numbers of one shape per item")
         if array.ndim == 0:
             raise BadInput(f"{source}: {name!r} is a single number; each array needs one row per item")
-    named = all(name in left for name in wanted)
-    columns = {name: left.pop(name) for name in wanted} if named else {}
-    labels, groups, splits = (_take(left, names) for names in (LABELS, GROUPS, SPLITS))
+    named = all(name in left for name in wanted.names)
+    columns = {name: left.pop(name) for name in wanted.names} if named else {}
+    labels, groups, splits = (_take(left, names) for names in (LABELS, wanted.groups, SPLITS))
     if not named:
-        columns = _only(left, wanted, source)
+        columns = _only(left, wanted.names, source)
     return Table(columns=columns, labels=labels, groups=groups, splits=None if splits is None else splits.astype(str))
 
 
-def _only(left: Mapping[str, Array], wanted: list[str], source: str) -> dict[str, Array]:
+def _only(left: Mapping[str, Array], wanted: tuple[str, ...], source: str) -> dict[str, Array]:
     texts = [name for name, array in left.items() if array.dtype.kind in "OU"]
     if len(texts) == 1:
         return {TEXT: left[texts[0]]}

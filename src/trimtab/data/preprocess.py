@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def spell(given: Preprocess, signature: Signature) -> tuple[Step, ...]:
     if given is None:
         return ()
     if not isinstance(given, str | Path):
-        return tuple(check(step) for step in given)
+        return tuple(_unmarked(check(step)) for step in given)
     spec = next(iter(signature.data_inputs), None)
     if given in _PRESETS and spec is not None:
         return _PRESETS[str(given)](spec)
@@ -88,11 +89,13 @@ def marked(steps: Iterable[Step], by_item: bool) -> tuple[Step, ...]:
     kinds = (BY_ITEM if by_item else frozenset(("call",))) | {"tokenize"}
     last = max((position for position, step in enumerate(listed) if step.technique in kinds), default=-1)
     return tuple(
-        Step(technique=step.technique, options=options(dict(step.options), **{ONCE: True}), seed=step.seed)
-        if position <= last
-        else step
+        replace(step, options=options(dict(step.options), **{ONCE: True})) if position <= last else step
         for position, step in enumerate(listed)
     )
+
+
+def _unmarked(step: Step) -> Step:
+    return replace(step, options=tuple(option for option in step.options if option[0] != ONCE))
 
 
 def _step(given: dict[str, Any], path: Path) -> Step:

@@ -17,9 +17,8 @@ import numpy as np
 
 from trimtab.core.errors import BadInput, TrimtabError
 from trimtab.core.protocols import Array
-from trimtab.core.values import Signature
 from trimtab.data.npz import from_arrays
-from trimtab.data.table import LABELS, Table
+from trimtab.data.table import LABELS, Table, Wanted
 
 _REFERENCE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
@@ -58,18 +57,18 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
         raise BadInput(f"the function {name} failed: {type(error).__name__}: {error}; mend it and run again") from error
 
 
-def from_python(source: Any, signature: Signature, name: str) -> Table:
+def from_python(source: Any, wanted: Wanted, name: str) -> Table:
     """Return the data that a Python object holds as a table; `name` says in errors where it came from."""
     if isinstance(source, Mapping):
-        return from_arrays({key: as_array(value) for key, value in source.items()}, signature, name)
+        return from_arrays({key: as_array(value) for key, value in source.items()}, wanted, name)
     if _is_tensor(source) or (isinstance(source, list) and not (source and isinstance(source[0], tuple | dict))):
-        return from_arrays({"inputs": as_array(source)}, signature, name)
+        return from_arrays({"inputs": as_array(source)}, wanted, name)
     if isinstance(source, tuple) and len(source) == 2:
-        return _pair(source[0], source[1], signature, name)
+        return _pair(source[0], source[1], wanted, name)
     if hasattr(source, "dataset") and hasattr(source, "batch_size") and isinstance(source, Iterable):
-        return _loader(source, signature, name)
+        return _loader(source, wanted, name)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, tuple):
-        return _dataset(source, signature, name)
+        return _dataset(source, wanted, name)
     raise BadInput(
         f"{name} is a {type(source).__name__}; give an array, a dictionary of arrays, (inputs, labels), "
         "or a torch Dataset or DataLoader"
@@ -93,45 +92,42 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "detach")
 
 
-def _pair(inputs: Any, labels: Any, signature: Signature, name: str) -> Table:
+def _pair(inputs: Any, labels: Any, wanted: Wanted, name: str) -> Table:
     held = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
     if labels is not None:
-        held[_label_name(signature)] = labels
-    return from_arrays({key: as_array(value) for key, value in held.items()}, signature, name)
+        held[_label_name(wanted)] = labels
+    return from_arrays({key: as_array(value) for key, value in held.items()}, wanted, name)
 
 
-def _label_name(signature: Signature) -> str:
+def _label_name(wanted: Wanted) -> str:
     """Return a name for the labels that no input bears."""
-    inputs = {spec.name for spec in signature.data_inputs}
-    return next(name for name in LABELS if name not in inputs)
+    return next(name for name in LABELS if name not in wanted.names)
 
 
-def _dataset(source: Any, signature: Signature, name: str) -> Table:
+def _dataset(source: Any, wanted: Wanted, name: str) -> Table:
     if not len(source):
         raise BadInput(f"{name} holds no items; give data with at least a few hundred")
-    items = [_named(source[row], signature, name) for row in range(len(source))]
-    return _from_batches(
-        [{key: as_array(value)[None] for key, value in item.items()} for item in items], signature, name
-    )
+    items = [_named(source[row], wanted, name) for row in range(len(source))]
+    return _from_batches([{key: as_array(value)[None] for key, value in item.items()} for item in items], wanted, name)
 
 
-def _loader(source: Any, signature: Signature, name: str) -> Table:
+def _loader(source: Any, wanted: Wanted, name: str) -> Table:
     if type(getattr(source, "sampler", None)).__name__ == "RandomSampler":
         raise BadInput(
             f"{name} is a DataLoader that shuffles; make it with shuffle=False so that items keep their numbers"
         )
-    batches = [_named(batch, signature, name) for batch in source]
-    return _from_batches([{key: as_array(value) for key, value in batch.items()} for batch in batches], signature, name)
+    batches = [_named(batch, wanted, name) for batch in source]
+    return _from_batches([{key: as_array(value) for key, value in batch.items()} for batch in batches], wanted, name)
 
 
-def _named(item: Any, signature: Signature, name: str) -> dict[str, Any]:
+def _named(item: Any, wanted: Wanted, name: str) -> dict[str, Any]:
     """Return one item (or batch) as its inputs and its label by name."""
     if isinstance(item, Mapping):
         return dict(item)
     if isinstance(item, tuple | list) and len(item) == 2:
         inputs, label = item
         held = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
-        return {**held, _label_name(signature): label}
+        return {**held, _label_name(wanted): label}
     if isinstance(item, tuple | list) and len(item) == 1:
         return {"inputs": item[0]}
     if _is_tensor(item) or np.isscalar(item):
@@ -139,11 +135,11 @@ def _named(item: Any, signature: Signature, name: str) -> dict[str, Any]:
     raise BadInput(f"{name}: an item is a {type(item).__name__}; give (input, label), a dictionary, or a tensor")
 
 
-def _from_batches(batches: list[dict[str, Array]], signature: Signature, name: str) -> Table:
+def _from_batches(batches: list[dict[str, Array]], wanted: Wanted, name: str) -> Table:
     if not batches:
         raise BadInput(f"{name} holds no items; give data with at least a few hundred")
     try:
         joined = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     except (KeyError, ValueError) as error:
         raise BadInput(f"{name}: its items differ in names or shapes ({error}); make them alike") from error
-    return from_arrays(joined, signature, name)
+    return from_arrays(joined, wanted, name)

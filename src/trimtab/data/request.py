@@ -13,14 +13,16 @@ from trimtab.data.preprocess import Preprocess
 class DataRequest:
     """How data is prepared, labelled and judged; everything left at None is found out or takes its default.
 
-    `labels` is a file with one class name per line, in the order of the model's outputs. `positive` is the class of
-    interest of a binary task, by name or number. `costs` is money per (miss, false alarm). `max_drop` (in the
-    metric's unit) and `error` (the risk of a wrong certificate) are used to say, before anything runs, whether the
-    items can prove that drop at all.
+    `labels` is a file with one class name per line, in the order of the model's outputs. `groups` names the array
+    or column that says which items belong together (else "groups" or "group"). `positive` is the class of interest of
+    a binary task, by name or number. `costs` is money per (miss, false alarm). `max_drop` (in the metric's unit) and
+    `error` (the risk of a wrong certificate) are used to say, before anything runs, whether the items can prove that
+    drop at all.
     """
 
     preprocess: Preprocess = None
     labels: Path | None = None
+    groups: str | None = None
     output: str | None = None
     kind: Kind | None = None
     metric: str | None = None

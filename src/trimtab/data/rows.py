@@ -17,13 +17,12 @@ import numpy as np
 
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array
-from trimtab.core.values import Signature
-from trimtab.data.table import ANY, GROUPS, LABELS, SPLITS, TEXT, Column, Table
+from trimtab.data.table import ANY, LABELS, SPLITS, TEXT, Column, Table, Wanted
 
 _TEXTS = ("text", "sentence", "content", "review")
 
 
-def read_csv(path: Path, signature: Signature) -> Table:
+def read_csv(path: Path, wanted: Wanted) -> Table:
     """Return the rows of a CSV (or, by its suffix, TSV) file with a header line as a table."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -38,10 +37,10 @@ def read_csv(path: Path, signature: Signature) -> Table:
         if len(row) != len(header):
             raise BadInput(f"{path} line {number} has {len(row)} values for {len(header)} columns; mend that line")
     values = zip(*(row for _, row in rows[1:]), strict=True)
-    return _table(dict(zip(header, values, strict=True)), signature, str(path))
+    return _table(dict(zip(header, values, strict=True)), wanted, str(path))
 
 
-def read_json_lines(path: Path, signature: Signature) -> Table:
+def read_json_lines(path: Path, wanted: Wanted) -> Table:
     """Return a file with one JSON object per line as a table; values may be nested lists of numbers."""
     try:
         lines = path.read_text("utf-8-sig").split("\n")
@@ -55,7 +54,7 @@ def read_json_lines(path: Path, signature: Signature) -> Table:
                 raise BadInput(f"{path} line {number} does not have the same names as the first line; mend that line")
     if not records:
         raise BadInput(f"{path} holds no items; write one JSON object per line")
-    return _table({name: [record[name] for record in records] for name in records[0]}, signature, str(path))
+    return _table({name: [record[name] for record in records] for name in records[0]}, wanted, str(path))
 
 
 def _record(line: str, place: str) -> dict[str, Any]:
@@ -68,10 +67,12 @@ def _record(line: str, place: str) -> dict[str, Any]:
     return record
 
 
-def _table(columns: Mapping[str, Sequence[Any]], signature: Signature, source: str) -> Table:
+def _table(columns: Mapping[str, Sequence[Any]], wanted: Wanted, source: str) -> Table:
     left = dict(columns)
-    inputs = {spec.name: spec.dtype for spec in signature.data_inputs}
-    special = [next((n for n in names if n in left and n not in inputs), None) for names in (LABELS, GROUPS, SPLITS)]
+    inputs = dict(wanted.inputs)
+    special = [
+        next((n for n in names if n in left and n not in inputs), None) for names in (LABELS, wanted.groups, SPLITS)
+    ]
     labels, groups, splits = (None if name is None else left.pop(name) for name in special)
     text = next((name for name in _TEXTS if name in left), None)
     held: Mapping[str, Column]

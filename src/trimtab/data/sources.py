@@ -13,12 +13,12 @@ from trimtab.data.idx import idx_files, read_idx, read_idx_folder
 from trimtab.data.npz import read_npy, read_npz
 from trimtab.data.python import call, find_function, from_python, is_reference
 from trimtab.data.rows import read_csv, read_json_lines
-from trimtab.data.table import ANY, SPLIT_NAMES, Table, checked, joined
+from trimtab.data.table import ANY, GROUPS, SPLIT_NAMES, Table, Wanted, checked, joined
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _KINDS = ".npz, .npy, .csv, .tsv, .jsonl, an IDX file, a folder of IDX files or of class folders, or module:function"
 
-_FILES: dict[str, Callable[[Path, Signature], Table]] = {
+_FILES: dict[str, Callable[[Path, Wanted], Table]] = {
     ".npz": read_npz,
     ".npy": lambda path, _: read_npy(path),
     ".csv": read_csv,
@@ -28,31 +28,43 @@ _FILES: dict[str, Callable[[Path, Signature], Table]] = {
 }
 
 
-def read_source(source: Any, signature: Signature) -> Table:
-    """Return what the source holds; raise `BadInput` with one clear line when it can't be read."""
+def read_source(source: Any, signature: Signature, groups: str | None = None) -> Table:
+    """Return what the source holds for a model of that signature; `groups` names the array or column of groups.
+
+    Raises:
+        BadInput: the source can't be read, or doesn't hold what the model takes; one clear line.
+    """
+    inputs = tuple((spec.name, spec.dtype) for spec in signature.data_inputs)
+    table = _read(source, Wanted(inputs=inputs, groups=GROUPS if groups is None else (groups,)))
+    if groups is not None and table.groups is None:
+        raise BadInput(f"the data has no array or column {groups!r} that could be its --groups; check the name")
+    return table
+
+
+def _read(source: Any, wanted: Wanted) -> Table:
     if not isinstance(source, str | Path):
-        return checked(from_python(source, signature, "the data"), "the data")
+        return checked(from_python(source, wanted, "the data"), "the data")
     name, path = str(source), Path(source)
     if not path.exists():
         if not is_reference(name):
             raise BadInput(f"there is no file or folder {name}; --data takes {_KINDS}")
-        return checked(from_python(call(find_function(name)), signature, name), name)
-    table = _read_folder(path, signature) if path.is_dir() else _read_file(path, signature)
+        return checked(from_python(call(find_function(name)), wanted, name), name)
+    table = _read_folder(path, wanted) if path.is_dir() else _read_file(path, wanted)
     return checked(table, name)
 
 
-def _read_file(path: Path, signature: Signature) -> Table:
+def _read_file(path: Path, wanted: Wanted) -> Table:
     suffix = path.suffix.lower()
     if suffix in _PICKLES:
         raise Unsafe(f"{path} is a pickle, which can run code; save the data as .npz (numpy.savez) instead")
     if suffix in _FILES:
-        return _FILES[suffix](path, signature)
+        return _FILES[suffix](path, wanted)
     if "ubyte" in path.name or suffix in (".idx", ".gz"):
         return Table(columns={ANY: read_idx(path)})
     raise BadInput(f"{path} is not a kind of data that trimtab reads; --data takes {_KINDS}")
 
 
-def _read_folder(folder: Path, signature: Signature) -> Table:
+def _read_folder(folder: Path, wanted: Wanted) -> Table:
     try:
         inside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     except OSError as error:
@@ -64,9 +76,9 @@ def _read_folder(folder: Path, signature: Signature) -> Table:
     files = [path for path in inside if path.is_file() and path.suffix.lower() in _FILES]
     folders = [path for path in inside if path.is_dir()]
     if files and not any(media_files(held) for held in folders):
-        return _read_named_files(files, folder, signature)
+        return _read_named_files(files, folder, wanted)
     if folders and all(path.name.lower() in SPLIT_NAMES for path in folders):
-        return _parts({path.name.lower(): _read_folder(path, signature) for path in folders}, folder)
+        return _parts({path.name.lower(): _read_folder(path, wanted) for path in folders}, folder)
     if folders:
         return read_class_folders(folder)
     if media_files(folder):
@@ -74,9 +86,9 @@ def _read_folder(folder: Path, signature: Signature) -> Table:
     raise BadInput(f"the folder {folder} holds nothing that trimtab reads; --data takes {_KINDS}")
 
 
-def _read_named_files(files: list[Path], folder: Path, signature: Signature) -> Table:
+def _read_named_files(files: list[Path], folder: Path, wanted: Wanted) -> Table:
     if len(files) == 1 and files[0].stem.lower() not in SPLIT_NAMES:
-        return _read_file(files[0], signature)
+        return _read_file(files[0], wanted)
     strangers = [path.name for path in files if path.stem.lower() not in SPLIT_NAMES]
     stems = [path.stem.lower() for path in files]
     if strangers or len(set(stems)) < len(stems):
@@ -84,7 +96,7 @@ def _read_named_files(files: list[Path], folder: Path, signature: Signature) -> 
             f"{folder} holds several data files ({', '.join(path.name for path in files)}); name one of them, "
             f"or name each for its split: {', '.join(SPLIT_NAMES)}"
         )
-    return _parts({path.stem.lower(): _read_file(path, signature) for path in files}, folder)
+    return _parts({path.stem.lower(): _read_file(path, wanted) for path in files}, folder)
 
 
 def _parts(named: dict[str, Table], folder: Path) -> Table:

@@ -13,28 +13,26 @@ _SMALL = 10
 
 
 def inputs(signature: Signature, workload: Workload, seed: int = 0) -> dict[str, Array]:
-    """Return random inputs by name: normal floats, whole numbers below 10, masks of ones, positions in order.
-
-    The first axis is the workload's batch where it is free; other free axes take the workload's `lengths` by their
-    name, else 224 in images [batch, channels, height, width] and 128 elsewhere.
-    """
+    """Return random inputs by name: normal floats, whole numbers below 10, masks of ones, positions in order."""
     rng = np.random.default_rng(seed)
-    return {spec.name: _one(spec, _shape(spec, signature, workload), rng) for spec in signature.data_inputs}
+    sizes = shapes(signature, workload)
+    return {spec.name: _one(spec, sizes[spec.name], rng) for spec in signature.data_inputs}
 
 
-def _shape(spec: TensorSpec, signature: Signature, workload: Workload) -> tuple[int, ...]:
-    batch_names = {other.shape[0] for other in signature.data_inputs if other.shape} - {"?"}
-    lengths = dict(workload.lengths)
-    usual = _IMAGE_SIDE if len(spec.shape) == 4 else _SEQUENCE
+def shapes(signature: Signature, workload: Workload) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every data input by name.
 
-    def size(axis: int, given: int | str) -> int:
-        if isinstance(given, int):
-            return given
-        if axis == 0 or given in batch_names:
-            return lengths.get(given, workload.batch)
-        return lengths.get(given, usual)
+    What the workload leaves free is 224 in images [batch, channels, height, width] and 128 elsewhere.
+    """
+    bound = workload.shapes(signature)
+    return {
+        spec.name: tuple(size if isinstance(size, int) else _usual(spec) for size in bound[spec.name])
+        for spec in signature.data_inputs
+    }
 
-    return tuple(size(axis, given) for axis, given in enumerate(spec.shape))
+
+def _usual(spec: TensorSpec) -> int:
+    return _IMAGE_SIDE if len(spec.shape) == 4 else _SEQUENCE
 
 
 def _one(spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

@@ -27,6 +27,19 @@ SPLIT_NAMES = ("train", "calibrate", "select", "certify", *JUDGE)
 """Names that items may be given in advance; those of `JUDGE` are divided between select and certify."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a reader looks for: the model's data inputs (name and dtype), and what the groups may be called."""
+
+    inputs: tuple[tuple[str, str], ...]
+    groups: tuple[str, ...] = GROUPS
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the model's data inputs."""
+        return tuple(name for name, _ in self.inputs)
+
+
 class Items(Protocol):
     """Items that are read one by one because they may differ in size: image files, sound files."""
 

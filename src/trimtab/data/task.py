@@ -61,7 +61,7 @@ def open_task(source: Any, model: Model, folder: Path, request: DataRequest | No
     if not signature.data_inputs:
         raise BadInput("the model takes no data; check its inputs with trimtab inspect")
     output = answer_spec(signature, request.output)
-    table = read_source(source, signature)
+    table = read_source(source, signature, request.groups)
     table, steps = _tokenized(table, spell(request.preprocess, signature), model)
     columns = _bound(table, model)
     asked = answers(table, output, request)
