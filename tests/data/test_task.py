@@ -9,7 +9,7 @@ from PIL import Image
 from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import BadInput
 from trimtab.core.values import Step, Task, options
-from trimtab.data.batches import batches, feeds, labels
+from trimtab.data.batches import batches, feeds, labels, prepare_raw
 from trimtab.data.checks import overlap
 from trimtab.data.task import DataRequest, open_task
 from trimtab.stats.noninferiority import fewest_items
@@ -165,6 +165,10 @@ def test_photos_of_mixed_size_need_a_resize_and_are_kept_small(tmp_path: Path, m
     assert task.split("certify").inputs[0].shape[1:] == (16, 16, 3)
     assert next(batches(task, task.split("certify"), 3))["x"].shape == (3, 3, 16, 16)
     assert (task.kind, task.classes) == ("binary", ("cat", "dog"))
+    first = int(np.load(task.split("certify").rows.path)[0])
+    image = np.asarray(Image.open(tmp_path / "val" / "cat" / sorted(f"{n}.png" for n in range(10))[first]))
+    raw = prepare_raw({"x": image[None]}, task.preprocessing, model)
+    np.testing.assert_array_equal(raw["x"], feeds(task, task.split("certify"), slice(0, 1))["x"])
 
 
 def test_sounds_of_mixed_rate_need_a_resample(tmp_path: Path, make_model) -> None:
@@ -208,6 +212,12 @@ def test_texts_are_tokenized_once_with_the_tokenizer_beside_the_model(tmp_path: 
     spam = np.load(split.rows.path) % 3 == 0
     assert feed["input_ids"][spam].tolist() == [[2, 0]] * int(spam.sum())
     assert feed["attention_mask"][~spam].tolist() == [[1, 1]] * int((~spam).sum())
+    raw = prepare_raw({"text": np.array(["buy", "hello hello"])}, task.preprocessing, model)
+    assert {name: array.tolist() for name, array in raw.items()} == {
+        "input_ids": [[2, 0], [3, 3]],
+        "attention_mask": [[1, 0], [1, 1]],
+    }
+    assert raw["input_ids"].dtype == np.int32
     assert task.classes[task.positive] == "spam"
     assert task.preprocessing[0].technique == "tokenize"
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.core.protocols import Array
-from trimtab.core.values import Split, Step, Task
+from trimtab.core.values import Model, Split, Step, Task
 from trimtab.data.arrays import open_array, parts
 from trimtab.data.steps import concerns, is_once, run
+from trimtab.data.text import tokenize
 
 Feed = dict[str, Array]
 
@@ -36,6 +37,21 @@ def prepared(raw: Mapping[str, Array], steps: tuple[Step, ...]) -> Feed:
                 batch = run(step, batch)
         feed[name] = np.ascontiguousarray(batch)
     return feed
+
+
+def prepare_raw(raw: Mapping[str, Array], steps: tuple[Step, ...], model: Model) -> Feed:
+    """Return items as a user has them, not as a task keeps them, after every step; texts are tokenized.
+
+    Items are one batch of one shape: uint8 images [items, height, width(, 3)], sound, numbers, or an array of texts.
+    """
+    feed = dict(raw)
+    for step in steps:
+        if step.technique == "tokenize":
+            texts = [str(text) for array in feed.values() for text in array]
+            feed, _, _ = tokenize(texts, step, model)
+        else:
+            feed = {name: run(step, batch) if concerns(step, name) else batch for name, batch in feed.items()}
+    return {name: np.ascontiguousarray(batch) for name, batch in feed.items()}
 
 
 def labels(split: Split) -> Array | None:
