@@ -14,7 +14,7 @@ from trimtab.core.values import TensorSpec
 torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-from trimtab.formats.torch import TorchFormat, parameters, save_module  # noqa: E402 (after the skip)
+from trimtab.formats.torch import TorchFormat, save_module  # noqa: E402 (after the skip)
 from trimtab.formats.torch_tracing import describe, load_live, named_outputs  # noqa: E402
 
 CNN = """
@@ -120,7 +120,7 @@ def test_tensors_that_share_memory_are_stored_once(tmp_path: Path) -> None:
     (tmp_path / "tied.py").write_text(TIED)
     opening = Opening(folder=tmp_path / "run", example=(("tokens", (2, 5), "int64"),))
     model = TorchFormat().open(f"{tmp_path / 'tied.py'}:Tied", opening)
-    assert parameters(model) == 20 * 8
+    assert TorchFormat().contents(model).parameters == (("float32", 20 * 8),)
     loaded = TorchFormat().load(model)
     assert loaded.out.weight is loaded.embed.weight
     assert [spec.name for spec in model.signature.outputs] == ["scores", "mean"]

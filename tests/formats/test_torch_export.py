@@ -15,7 +15,7 @@ from trimtab.core.protocols import Opening
 
 torch = pytest.importorskip("torch")
 
-from trimtab.formats.torch_export import TorchExportFormat, check, expression_ok, parameters  # noqa: E402 (after the skip)
+from trimtab.formats.torch_export import TorchExportFormat, check, expression_ok  # noqa: E402 (after the skip)
 from trimtab.formats.torch_tracing import caller  # noqa: E402
 
 GRAPH = "models/model.json"
@@ -154,8 +154,11 @@ def test_opening_twice_gives_the_same_digest_and_leaves_the_file_alone(exported:
     assert exported.read_bytes() == before
 
 
-def test_counts_parameters_without_pytorch(exported: Path) -> None:
-    assert parameters(exported) == 4 * 3 + 3
+def test_says_what_it_holds_without_pytorch(exported: Path, tmp_path: Path) -> None:
+    found = TorchExportFormat().contents(TorchExportFormat().open(str(exported), Opening(folder=tmp_path)))
+    assert found.parameters == (("float32", 4 * 3 + 3),)
+    assert dict(found.operators)["linear"] == 1
+    assert found.quantization is None
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

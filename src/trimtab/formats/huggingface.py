@@ -16,7 +16,8 @@ from typing import Any
 from trimtab.core.errors import BadInput, MissingExtra, Unsafe
 from trimtab.core.files import digest_files, inside
 from trimtab.core.protocols import Opening
-from trimtab.core.values import Model, TensorSpec
+from trimtab.core.values import Contents, Model, TensorSpec, Work, Workload
+from trimtab.formats import torch_macs
 from trimtab.formats.torch_tracing import BATCH, FOREIGN_ERRORS, describe, first_line, import_torch, quiet, with_states
 
 _HEADS = {
@@ -57,6 +58,14 @@ class HuggingFaceFormat:
         """Return the model as a module that takes the inputs by name and returns its answer."""
         _files(model.path)
         return self._build(model.path)
+
+    def contents(self, model: Model) -> Contents:
+        """Return the kinds of layers and the parameters of the network, tied ones once."""
+        return torch_macs.contents(model, tuple(_files(model.path)))
+
+    def work(self, model: Model, workload: Workload) -> Work:
+        """Return the multiply-accumulates of one call, counted on the graph that torch.export makes."""
+        return torch_macs.work(model, workload)
 
     def _build(self, path: Path) -> Any:
         torch = import_torch("opening a Hugging Face model")

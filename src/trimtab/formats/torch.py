@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,18 @@ from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.files import digest_files, disk_errors, make_folder, whole_folder, write_text
 from trimtab.core.protocols import Opening
-from trimtab.core.values import Model, Options, Signature, Step, TensorSpec, content_digest
+from trimtab.core.values import (
+    Contents,
+    Model,
+    Options,
+    Signature,
+    Step,
+    TensorSpec,
+    Work,
+    Workload,
+    content_digest,
+)
+from trimtab.formats import torch_macs
 from trimtab.formats.torch_export import module_to_model
 from trimtab.formats.torch_tracing import (
     FOREIGN_ERRORS,
@@ -108,6 +118,14 @@ class TorchFormat:
         _fill(module, tensors, model.path / _WEIGHTS)
         return module
 
+    def contents(self, model: Model) -> Contents:
+        """Return the kinds of layers and the parameters of the module, tied ones once."""
+        return torch_macs.contents(model, (model.path / _RECIPE, model.path / _WEIGHTS))
+
+    def work(self, model: Model, workload: Workload) -> Work:
+        """Return the multiply-accumulates of one call, counted on the graph that torch.export makes."""
+        return torch_macs.work(model, workload)
+
     def _reopen(self, path: Path, trusted: bool) -> Model:
         recipe = _read(path)
         if not trusted:
@@ -177,15 +195,6 @@ def load_weights(module: Any, path: Path, trust_pickle: bool = False) -> None:
         raise BadInput(f"there is no weights file {path}; check --weights")
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path, trust_pickle)
     _fill(module, tensors, path)
-
-
-def parameters(model: Model) -> int:
-    """Return the number of parameters and buffers in the weights file, read from its header without PyTorch."""
-    from safetensors import safe_open
-
-    with safe_open(model.path / _WEIGHTS, framework="np") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 (not a mapping)
-    return sum(math.prod(shape) for shape in shapes)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

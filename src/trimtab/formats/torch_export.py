@@ -19,13 +19,15 @@ import math
 import re
 import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.files import digest_files, disk_errors, make_folder
 from trimtab.core.protocols import Opening
-from trimtab.core.values import Model, Signature
+from trimtab.core.values import Contents, Model, Signature, Work, Workload, options
+from trimtab.formats import torch_macs
 from trimtab.formats.torch_tracing import (
     FOREIGN_ERRORS,
     export,
@@ -62,6 +64,10 @@ _EXPRESSIONS = {
     "RoundToInt", "RoundDecimal", "ToFloat", "Identity",
 }  # fmt: skip
 _SYMBOL = re.compile(r"[su]\d+|zuf\d+")
+_SCALAR_TYPES = {
+    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64",
+    9: "complex32", 10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16",
+}  # fmt: skip
 _SAMPLES = "data/sample_inputs/model.pt"
 _MAX_JSON = 1 << 28
 
@@ -102,6 +108,14 @@ class TorchExportFormat:
         """Return the `torch.export.ExportedProgram`; the file is checked again, for it may have travelled."""
         check(model.path)
         return _load(model.path)
+
+    def contents(self, model: Model) -> Contents:
+        """Return the operators and parameters of the program, from its tables alone."""
+        return _contents(model.path)
+
+    def work(self, model: Model, workload: Workload) -> Work:
+        """Return the multiply-accumulates of one call, counted on the program's graph."""
+        return torch_macs.work(model, workload)
 
 
 def save_program(program: Any, folder: Path, signature: Signature) -> Model:
@@ -145,15 +159,29 @@ def with_model_states(model: Model, opening: Opening) -> Model:
     return Model(format=model.format, path=model.path, digest=model.digest, signature=signature)
 
 
-def parameters(path: Path) -> int:
-    """Return the number of parameters in a `.pt2` file, read from its tables without PyTorch."""
+def _contents(path: Path) -> Contents:
     with zipfile.ZipFile(path) as archive:
         members = _members(archive, path)
-        table = json.loads(archive.read(members[_CONFIGS[0]]))["config"]
-    return sum(
-        math.prod(size["as_int"] for size in entry["tensor_meta"]["sizes"])
-        for entry in table.values()
-        if entry["is_param"]
+        weights = json.loads(archive.read(members[_CONFIGS[0]]))["config"].values()
+        document = json.loads(archive.read(members["models/model.json"]))
+    targets = [node["target"] for node in document["graph_module"]["graph"]["nodes"]]
+    names = [target.removeprefix("torch.ops.").removeprefix("aten.").partition(".")[0] for target in targets]
+    low = sorted({target.split(".")[3] for target in targets if target.startswith("torch.ops.quantized")})
+    # Tied weights are entries of their own that name the same bytes.
+    tensors = {
+        (entry["path_name"], str(entry["tensor_meta"])): entry["tensor_meta"] for entry in weights if entry["is_param"]
+    }
+    parameters: Counter[str] = Counter()
+    for tensor in tensors.values():
+        kind = _SCALAR_TYPES.get(tensor["dtype"], f"type {tensor['dtype']}")
+        parameters[kind] += math.prod(size["as_int"] for size in tensor["sizes"])
+    return Contents(
+        files=(path,),
+        operators=tuple(Counter(names).most_common()),
+        parameters=tuple(parameters.most_common()),
+        control_flow=tuple(sorted({target.split(".")[3] for target in targets if ".higher_order." in target})),
+        quantization=f"operators of PyTorch's quantized kind ({', '.join(low)})" if low else None,
+        facts=options(pytorch=document["torch_version"]),
     )
 
 
