@@ -16,6 +16,7 @@ class OnnxRuntime:
     """ONNX Runtime's CPU execution provider."""
 
     name = "onnxruntime"
+    native_formats = ("onnx",)
 
     def refuses(self, variant: Variant) -> str | None:
         """Refuse what is not ONNX or not for the CPU."""

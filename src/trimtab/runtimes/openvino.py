@@ -19,6 +19,8 @@ class OpenVinoRuntime:
     """OpenVINO's CPU plug-in. Without a precision hint it may choose bf16 by itself; we always say which."""
 
     name = "openvino"
+    native_formats = ("openvino",)
+    startup_s = 0.3
 
     def refuses(self, variant: Variant) -> str | None:
         """Refuse formats that it can't read and devices that aren't offered."""
@@ -39,7 +41,9 @@ class OpenVinoRuntime:
         if machine.cores > 1:
             found += [Settings(runtime=self.name, precision=precision, threads=1) for precision in precisions[:2]]
         if workload.concurrency > 1:
-            found.append(Settings(runtime=self.name, precision="fp32", streams=min(machine.cores, workload.concurrency)))
+            found.append(
+                Settings(runtime=self.name, precision="fp32", streams=min(machine.cores, workload.concurrency))
+            )
         return found
 
     def load(self, variant: Variant) -> Engine:

@@ -8,7 +8,8 @@ from trimtab.core import plugins
 from trimtab.core.errors import TrimtabError
 from trimtab.core.protocols import Described, Runtime, Technique
 from trimtab.core.values import Contents, Model, Reading, Settings, Task, Variant, Work, Workload
-from trimtab.meters.compute import readings, work
+from trimtab.data.synthetic import shapes
+from trimtab.meters.compute import bound, readings, work
 from trimtab.meters.size import size
 
 
@@ -44,10 +45,12 @@ def inspect(model: Model, workload: Workload | None = None, task: Task | None = 
 
     Args:
         model: An opened model.
-        workload: The call whose MACs are counted; by default a batch of one.
+        workload: The call whose MACs are counted, by default a batch of one; lengths that it leaves free are those
+            of synthetic inputs, and told in the scope of the readings.
         task: The data that techniques may count on; by default none, and those that need data say so.
     """
     workload = workload or Workload()
+    workload = bound(model.signature, workload, shapes(model.signature, workload))
     described = plugins.make("formats", model.format)
     contents = described.contents(model) if isinstance(described, Described) else None
     found = work(model, workload)

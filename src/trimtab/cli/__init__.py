@@ -1,0 +1,22 @@
+"""The command line: parses words, calls one verb of the workbench, prints what comes back."""
+
+from __future__ import annotations
+
+import sys
+
+from trimtab.cli.app import app
+from trimtab.core.errors import TrimtabError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and its exit code."""
+    try:
+        app()
+    except TrimtabError as error:
+        print(f"trimtab: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("trimtab: interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,56 @@
+"""Progress on the terminal: a live line where there is one, plain lines where there isn't."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from trimtab.core.values import Trial
+from trimtab.reports.words import duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+
+class Live:
+    """Tells what runs, what is best so far and how much time is left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+        self._best = ""
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Live:
+        if self._console.is_terminal:
+            self._status = self._console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def stage(self, text: str) -> None:
+        """Print what begins."""
+        self._console.print(f"[bold]{text}[/bold]")
+        if self._status is not None:
+            self._status.update(text)
+
+    def begin(self, name: str, spent_s: float, budget_s: float) -> None:
+        """Show what runs now, and the time left."""
+        left = duration(max(0.0, budget_s - spent_s))
+        if self._status is not None:
+            best = f" · best so far: {self._best}" if self._best else ""
+            self._status.update(f"{name} · {left} left{best}")
+
+    def done(self, trial: Trial, best: Trial | None) -> None:
+        """Print how a trial ended."""
+        from rich.markup import escape
+
+        mark = {"kept": "[green]kept[/green]", "dropped": "[yellow]dropped[/yellow]", "failed": "[red]failed[/red]"}
+        ratio = f" {trial.screening.value:.2f}× the time of the model as given" if trial.screening else ""
+        why = f": {escape(trial.reason)}" if trial.reason else ""
+        self._console.print(f"  {mark.get(trial.state, trial.state)} {escape(trial.name)}{ratio}{why}", highlight=False)
+        self._best = best.name if best else ""

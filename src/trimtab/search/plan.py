@@ -1,0 +1,222 @@
+"""What to try, in which order: cheap moves before dear ones, each part reading what the ones before it found.
+
+The parts are generators of variants: the search asks for the next one only when the last one has been tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from trimtab.core import plugins
+from trimtab.core.protocols import Runtime, Technique
+from trimtab.core.values import Machine, Options, Settings, Step, Task, Trial, Variant, Workload, options
+from trimtab.search.race import Race, settings_of
+
+_PROMISING = 1.15  # a default within this factor of the best is worth varying
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolbox:
+    """The runtimes and techniques a search may use, in the order it tries them."""
+
+    runtimes: tuple[Runtime, ...]
+    techniques: tuple[Technique, ...]
+
+    def technique(self, name: str) -> Technique | None:
+        """Return the technique of that name, or None."""
+        return next((t for t in self.techniques if t.name == name), None)
+
+
+def toolbox(only: Sequence[str] = ()) -> Toolbox:
+    """Return every plug-in found, or those named; the cheap ones first (their `cost_s`, when they say)."""
+
+    def chosen(group: str) -> list[str]:
+        known = set(plugins.names(group))
+        return [name for name in plugins.names(group) if not set(only) & known or name in only]
+
+    runtimes = sorted(
+        (plugins.make("runtimes", name) for name in chosen("runtimes")), key=lambda r: _cost(r, "startup_s")
+    )
+    techniques = sorted(
+        (plugins.make("techniques", name) for name in chosen("techniques")), key=lambda t: _cost(t, "cost_s")
+    )
+    return Toolbox(runtimes=tuple(runtimes), techniques=tuple(techniques))
+
+
+def native_settings(variant_format: str, runtimes: Sequence[Runtime]) -> Settings | None:
+    """Return how a model of this format is run by people who never heard of us: its own runtime's defaults."""
+    for runtime in runtimes:
+        if variant_format in getattr(runtime, "native_formats", ()):
+            return Settings(runtime=runtime.name)
+    return None
+
+
+def lossless(technique: Technique) -> bool:
+    """Say whether a technique keeps the weights as they are (an export), so that its result is still untouched."""
+    return bool(getattr(technique, "lossless", False))
+
+
+def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield the same weights on every runtime and settings that can run them."""
+    yield race.shop.original
+    for variant in sources(race, tools):
+        for runtime in _by_cost(tools.runtimes, race):
+            yield from _settings(race, runtime, variant)
+
+
+def sources(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield the original and its exports, each once."""
+    yield race.shop.original
+    for technique in tools.techniques:
+        if lossless(technique) and technique.refuses(race.shop.original, race.shop.task) is None:
+            made = race.made(race.shop.original, Step(technique=technique.name, options=_defaults(technique)))
+            if made is not None:
+                yield made
+
+
+def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield what every technique makes with its default options, on the best settings of each runtime."""
+    parents = list(sources(race, tools))
+    for technique in tools.techniques:
+        if lossless(technique) or getattr(technique, "rescue", False):
+            continue
+        for parent in parents:
+            if technique.refuses(parent, race.shop.task) is None:
+                yield from _applied(race, tools, parent, Step(technique=technique.name, options=_defaults(technique)))
+                break
+
+
+def varied(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield promising techniques again, one option changed at a time."""
+    for trial in _promising(race):
+        step = trial.steps[-1]
+        parent = _parent(race, tools, trial)
+        if parent is None:
+            continue
+        for option, values in plugins.choices("techniques", step.technique).items():
+            for value in values:
+                if dict(step.options).get(option) != value:
+                    changed = options(dict(step.options), **{option: value})
+                    yield from _applied(race, tools, parent, Step(technique=step.technique, options=changed))
+
+
+def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield fast variants that lose too much, with their most damaging layers kept in float."""
+    rescue = next((t for t in tools.techniques if getattr(t, "rescue", False)), None)
+    if rescue is None or race.goal.max_drop is None:
+        return
+    best = race.best()
+    done: set[str] = set()
+    for trial in sorted(race.trials, key=race.score):
+        lost = trial.state == "dropped" and trial.screening is not None and trial.steps
+        if not lost or (best is not None and race.score(trial) > race.score(best) * (1 - race.goal.margin)):
+            continue
+        step, parent = trial.steps[-1], _parent(race, tools, trial)
+        if parent is None or step.technique in done or step.technique == rescue.name:
+            continue
+        done.add(step.technique)
+        arguments = ", ".join(f"{name}={value}" for name, value in step.options if value not in (None, ""))
+        again = options(technique=step.technique, arguments=arguments, max_drop=race.goal.max_drop / 2)
+        yield from _applied(race, tools, parent, Step(technique=rescue.name, options=again))
+
+
+def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield the leaders on the settings of their runtime that they have not been tried on."""
+    kept = sorted((t for t in race.trials if t.state == "kept" and t.steps), key=race.score)
+    for trial in kept[:2]:
+        runtime = next((r for r in tools.runtimes if r.name == trial.settings.runtime), None)
+        if runtime is not None and trial.variant is not None:
+            yield from _settings(race, runtime, trial.variant)
+
+
+def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield all of the above, in the order of what they cost."""
+    return itertools.chain(
+        untouched(race, tools), touched(race, tools), rescued(race, tools), varied(race, tools), refined(race, tools)
+    )
+
+
+def preview(original: Variant, task: Task, workload: Workload, machine: Machine, tools: Toolbox) -> list[str]:
+    """Return what a search would try at least, without trying it."""
+    lines = [f"baseline: {original.label()}"]
+    for runtime in tools.runtimes:
+        if reason := runtime.refuses(original.on(Settings(runtime=runtime.name))):
+            lines.append(f"not tried: {runtime.name} on the model as given: {reason}")
+        else:
+            tried = [settings.label() for settings in runtime.settings(machine, workload)]
+            lines += [f"best untouched: {label}" for label in tried]
+    for technique in tools.techniques:
+        if reason := technique.refuses(original, task):
+            lines.append(f"not tried on the model as given: {technique.name}: {reason}")
+            continue
+        varies = plugins.choices("techniques", technique.name)
+        words = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in varies.items())
+        lines.append(f"technique: {technique.name}" + (f" ({words}, where its default is promising)" if words else ""))
+    return lines
+
+
+def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step) -> Iterator[Variant]:
+    made = race.made(parent, step)
+    if made is None:
+        return
+    given = made.settings
+    if tools_runtime := next((r for r in tools.runtimes if r.name == given.runtime), None):
+        if tools_runtime.refuses(made) is None and given != parent.settings:
+            yield made
+    for runtime in _by_cost(tools.runtimes, race):
+        for settings in settings_of([t for t in race.trials if _is_untouched(t, tools)], runtime.name)[:2]:
+            if runtime.refuses(made.on(settings)) is None and settings != given:
+                yield made.on(settings)
+        if not settings_of(race.trials, runtime.name):
+            yield from itertools.islice(_settings(race, runtime, made), 2)
+
+
+def _settings(race: Race, runtime: Runtime, variant: Variant) -> Iterator[Variant]:
+    for settings in runtime.settings(race.machine, race.goal.workload):
+        candidate = variant.on(settings)
+        if runtime.refuses(candidate) is None:
+            yield candidate
+
+
+def _by_cost(runtimes: Sequence[Runtime], race: Race) -> list[Runtime]:
+    """Return the runtimes whose start-up the budget allows."""
+    return [r for r in runtimes if 4 * _cost(r, "startup_s") <= race.budget.left()]
+
+
+def _promising(race: Race) -> list[Trial]:
+    """Return the best trial of each technique, when it is near the best of all or was fast and lost too much."""
+    best = race.best()
+    limit = race.score(best) * _PROMISING if best else float("inf")
+    found: dict[str, Trial] = {}
+    for trial in sorted(race.trials, key=race.score):
+        if trial.steps and trial.variant is not None and race.score(trial) <= limit:
+            found.setdefault(trial.steps[-1].technique, trial)
+    return [trial for name, trial in found.items() if plugins.choices("techniques", name)]
+
+
+def _parent(race: Race, tools: Toolbox, trial: Trial) -> Variant | None:
+    """Return the variant that the last step of a trial was applied to."""
+    before = trial.steps[:-1]
+    return next((source for source in sources(race, tools) if source.steps == before), None)
+
+
+def _is_untouched(trial: Trial, tools: Toolbox) -> bool:
+    """Say whether a trial runs the weights as they were given."""
+    return all((t := tools.technique(step.technique)) is not None and lossless(t) for step in trial.steps)
+
+
+def untouched_trials(race: Race, tools: Toolbox) -> list[Trial]:
+    """Return the trials that run the weights as they were given."""
+    return [trial for trial in race.trials if _is_untouched(trial, tools)]
+
+
+def _defaults(technique: Technique) -> Options:
+    """Return the default of every search dimension, so that a step says what it did."""
+    chosen = plugins.choices("techniques", technique.name)
+    return options({name: getattr(technique, name) for name in chosen if hasattr(technique, name)})
+
+
+def _cost(plugin: object, name: str) -> float:
+    return float(getattr(plugin, name, 0.0))

@@ -1,0 +1,285 @@
+"""The end of an optimization: proof, final timing against both baselines, measurements, verdict, bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+import trimtab
+from trimtab.core.values import (
+    Certificate,
+    Comparison,
+    Measurement,
+    NoWorse,
+    Ratio,
+    Reading,
+    Result,
+    Trial,
+    TrialState,
+    Variant,
+)
+from trimtab.data.batches import labels as labels_of
+from trimtab.meters.quality import quality_readings
+from trimtab.reports.verdict import verdict
+from trimtab.search.progress import Progress
+from trimtab.search.race import TIMED, Race, broken_limit
+from trimtab.serving.bundle import write_bundle
+from trimtab.serving.evidence import write_evidence
+from trimtab.workbench.ledger import look
+from trimtab.workbench.measure import folder_store, measure, with_compression
+from trimtab.workbench.proof import answers_on, finalists, prove_all
+from trimtab.workbench.timing import Timing, TimingPlan, time_finally
+
+_METERS = ("size", "compute", "memory", "latency", "throughput", "end-to-end")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What the search hands over: the race, the best untouched trial, and what must be told."""
+
+    race: Race
+    folder: Path
+    untouched: Trial
+    warnings: tuple[str, ...]
+    command: str
+    progress: Progress
+
+
+def conclude(ending: Ending, output: Path) -> Result:
+    """Prove, time, measure, choose, and write the bundle of the winner."""
+    race = ending.race
+    race.close()
+    clock = _Clock()
+    chosen = finalists(race, ending.untouched)
+    ending.progress.stage("proving on items the search never saw")
+    proofs = prove_all(race, chosen, ending.folder)
+    protected = race.goal.max_drop is not None
+    proven = [t for t in chosen if not protected or (t.name in proofs and proofs[t.name].proven)]
+    clock.lap("proving")
+    ending.progress.stage("final timing: fresh processes, in turn, against both baselines")
+    field = _line_up(race.trials[0], ending.untouched, proven)
+    timing = _timed(ending, field)
+    clock.lap("final timing")
+    ending.progress.stage("measuring the finalists")
+    final = Final(
+        ending=ending, field=tuple(field), timing=timing, proofs=proofs, proven=tuple(t.name for t in proven),
+        chosen=tuple(t.name for t in chosen),
+    )  # fmt: skip
+    winner, measurements, reason = choose(final)
+    clock.lap("measuring")
+    result = _result(final, winner, measurements, reason, clock)
+    if winner is not None:
+        _write(final, winner, measurements, result, output)
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """The final run: the trials that took part (as given first, best untouched second), their times and proofs."""
+
+    ending: Ending
+    field: tuple[Trial, ...]
+    timing: Timing
+    proofs: dict[str, NoWorse]
+    proven: tuple[str, ...]
+    chosen: tuple[str, ...]
+
+    @property
+    def race(self) -> Race:
+        """The race that ended."""
+        return self.ending.race
+
+    @property
+    def untouched(self) -> int:
+        """The place of the best untouched trial in the field."""
+        return next(i for i, trial in enumerate(self.field) if trial.name == self.ending.untouched.name)
+
+    def over_given(self, index: int) -> Ratio:
+        """Return the time ratio of a trial to the model as given."""
+        return self.timing.ratio(index, 0)
+
+    def over_untouched(self, index: int) -> Ratio:
+        """Return the time ratio of a trial to the best untouched variant."""
+        return self.timing.ratio(index, self.untouched)
+
+
+def choose(final: Final) -> tuple[Trial | None, dict[str, Measurement], str]:
+    """Return the winner, the measurements made, and why there is no winner.
+
+    Contenders are measured in the order of the goal until one keeps all limits; both baselines are measured always.
+    """
+    measured: dict[str, Measurement] = {}
+    for baseline in dict.fromkeys((0, final.untouched)):
+        measured[final.field[baseline].name] = _measure(final, final.field[baseline], measured)
+    reasons: list[str] = []
+    for index in _in_order(final):
+        trial = final.field[index]
+        measured[trial.name] = _measure(final, trial, measured)
+        broken = broken_limit(measured[trial.name].readings, final.race.goal.limits)
+        if broken is None:
+            return trial, measured, ""
+        reasons.append(f"{trial.name}: {broken}")
+    failed = [f"{name}: {proof.reason}" for name, proof in final.proofs.items() if not proof.proven]
+    return None, measured, "; ".join(reasons or failed or ["nothing tried kept the goal"])
+
+
+def _in_order(final: Final) -> list[int]:
+    """Return the places of those that may win, the best first.
+
+    A changed model must be faster beyond doubt than the best untouched one to go before it. The model as given may
+    win only when nothing that was better went unproven.
+    """
+    race, timed = final.race, final.race.goal.objective in TIMED
+    places = [i for i, trial in enumerate(final.field) if trial.name in final.proven]
+    if timed:
+        places.sort(key=lambda i: final.over_given(i).value)
+        sure = [i for i in places if i != final.untouched and final.over_untouched(i).verdict == "faster"]
+        rest = [i for i in places if i == final.untouched]
+        places = sure + rest + [i for i in places if i not in sure and i not in rest]
+    else:
+        places.sort(key=lambda i: race.score(final.field[i]))
+    unproven = set(final.chosen) - set(final.proven)
+    return places if unproven or 0 in places else [*places, 0]
+
+
+def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Measurement:
+    """Return every reading of a finalist, quality on the certify split included; kept in the run's folder."""
+    if trial.name in measured:
+        return measured[trial.name]
+    race, folder = final.race, final.ending.folder
+    assert trial.variant is not None
+    race.progress.begin(f"measuring {trial.name}", race.budget.elapsed(), race.budget.seconds)
+    known = [name for name in _METERS if final.race.shop.task.splits or name != "end-to-end"]
+    found = measure(
+        trial.variant, race.shop.task, race.goal.workload, meters=known, store=folder_store(folder / "measurements"),
+        machine=race.machine, log=folder / "logs" / "measuring.log",
+    )  # fmt: skip
+    if trial.name != final.field[0].name:
+        found = with_compression(found, measured[final.field[0].name])
+    return replace(found, readings=(*found.readings, *_quality(final, trial)))
+
+
+def _quality(final: Final, trial: Trial) -> Sequence[Reading]:
+    """Return the quality of a proven finalist on the certify split, which it has answered already."""
+    race, folder = final.race, final.ending.folder
+    split = race.shop.task.split("certify")
+    baselines = (final.field[0].name, final.ending.untouched.name)
+    if split is None or trial.variant is None or (trial.name not in final.proofs and trial.name not in baselines):
+        return ()
+    task, goal = race.shop.task, race.goal
+    original = answers_on(task, split, race.shop.original, goal, folder)
+    outputs = answers_on(task, split, trial.variant, goal, folder)
+    return quality_readings(task, labels_of(split), outputs, original_outputs=original, scope="certify split")
+
+
+def _line_up(as_given: Trial, untouched: Trial, proven: Sequence[Trial]) -> list[Trial]:
+    """Return as given, best untouched (when it is another one) and the proven trials, each once."""
+    return list({trial.name: trial for trial in (as_given, untouched, *proven)}.values())
+
+
+def _timed(ending: Ending, field: Sequence[Trial]) -> Timing:
+    race = ending.race
+    variants = [trial.variant for trial in field if trial.variant is not None]
+    control = next(i for i, trial in enumerate(field) if trial.name == ending.untouched.name)
+    left = race.budget.seconds - race.budget.elapsed()
+    plan = TimingPlan(
+        folder=ending.folder / "timing" / _name(variants), seconds=float(np.clip(0.5 * left, 15.0, 90.0)),
+        margin=race.goal.margin, control=control, seed=race.seed,
+    )  # fmt: skip
+    return time_finally(variants, [race.feed(variant) for variant in variants], plan)
+
+
+def _name(variants: Sequence[Variant]) -> str:
+    return "-".join(variant.key[:8] for variant in variants)
+
+
+def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement], reason: str, clock: _Clock) -> Result:
+    race, ending = final.race, final.ending
+    certificate = None if winner is None else certify(final, winner)
+    place = None if winner is None else [trial.name for trial in final.field].index(winner.name)
+    order = [trial for trial in final.field if trial.name in measured]
+    ratios = [final.over_given(i) for i in range(1, len(final.field))]
+    ratios += [final.over_untouched(i) for i in range(1, len(final.field)) if i != final.untouched != 0]
+    comparison = Comparison(
+        measurements=tuple(measured[trial.name] for trial in order), ratios=tuple(ratios),
+        quality=tuple(final.proofs.values()), self_test=final.timing.self_test(),
+    )  # fmt: skip
+    same = place is None or place == 0
+    sentence = verdict(
+        race.goal, winner=winner, over_given=None if place is None or same else final.over_given(place),
+        over_untouched=None if place is None or place == final.untouched else final.over_untouched(place),
+        certificate=certificate, reason=reason,
+    )  # fmt: skip
+    making = sum(t.seconds for t in race.trials if winner is not None and t.name == winner.name)
+    spent = {"searching": race.journal.seconds, "of it for the winner": making, **clock.laps}
+    return Result(
+        goal=race.goal, task=race.shop.task, verdict=sentence, as_given=race.trials[0], untouched=ending.untouched,
+        trials=_with_proofs(final), comparison=comparison, winner=winner.name if winner else None,
+        certificate=certificate, machine=race.machine, spent=tuple(spent.items()), warnings=ending.warnings,
+        command=ending.command, version=trimtab.__version__,
+    )  # fmt: skip
+
+
+def certify(final: Final, winner: Trial) -> Certificate | None:
+    """Return the certificate of the winner, None when nothing was there to prove it with."""
+    proof, race = final.proofs.get(winner.name), final.race
+    split = race.shop.task.split("certify")
+    if proof is None or split is None or winner.variant is None:
+        return None
+    place = [trial.name for trial in final.field].index(winner.name)
+    ratios = (final.over_given(place), final.over_untouched(place))
+    claim = (
+        f"with {100 * (1 - proof.error):g} % confidence {proof.metric} is at most {100 * proof.max_drop:g} pt below the "
+        f"original's, on items like the {proof.items} of the certify split"
+    )
+    return Certificate(
+        claim=claim, no_worse=proof, ratios=ratios, data=split.digest, original=race.shop.original.key,
+        looks=look(split.digest, winner.variant.key, final.ending.folder.parent), seed=race.seed, machine=race.machine,
+        command="trimtab verify FOLDER --data DATA", time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+
+
+def _with_proofs(final: Final) -> tuple[Trial, ...]:
+    """Return the trials with what the proof made of the finalists."""
+    found = []
+    for trial in final.race.trials:
+        proof = final.proofs.get(trial.name)
+        if proof is not None:
+            state: TrialState = "proven" if proof.proven else "unproven"
+            trial = replace(trial, state=state, reason=proof.reason or trial.reason, quality=proof)
+        elif trial.name in final.chosen and final.race.goal.max_drop is not None:
+            trial = replace(trial, state="unproven", reason="not tested: a safer variant before it was not proven")
+        found.append(trial)
+    return tuple(found)
+
+
+def _write(final: Final, winner: Trial, measured: dict[str, Measurement], result: Result, output: Path) -> None:
+    """Write the bundle, and with a certificate the evidence that lets others run it again."""
+    race = final.race
+    assert winner.variant is not None
+    write_bundle(
+        output, winner.variant, race.shop.task, measurement=measured[winner.name], certificate=result.certificate,
+        machine=race.machine, version=trimtab.__version__,
+    )  # fmt: skip
+    split = race.shop.task.split("certify")
+    if result.certificate is not None and split is not None:
+        original = answers_on(race.shop.task, split, race.shop.original, race.goal, final.ending.folder)
+        write_evidence(output, split, original)
+
+
+class _Clock:
+    """Notes how long each part took."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = now - self._last
+        self._last = now

@@ -1,0 +1,96 @@
+"""Reads what a model costs and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trimtab.core import plugins
+from trimtab.core.errors import BadInput, WorkerError
+from trimtab.core.machine import machine as this_machine
+from trimtab.core.protocols import Meter, Store
+from trimtab.core.values import Machine, Measurement, Options, Reading, Task, Trace, Variant, Workload, options
+from trimtab.meters.size import compression
+from trimtab.runtimes.session import open_session
+from trimtab.stores.folder import FolderStore, measurement_key
+
+ORDER = ("size", "compute", "memory", "latency", "throughput", "end-to-end", "quality")
+
+
+def measure(
+    variant: Variant,
+    task: Task,
+    workload: Workload | None = None,
+    *,
+    meters: Sequence[str] | None = None,
+    split: str = "select",
+    store: Store | None = None,
+    machine: Machine | None = None,
+    log: Path | None = None,
+) -> Measurement:
+    """Read a variant with the meters named (all that are installed by default).
+
+    The quality meter answers `split`. A measurement that the store already holds is returned as it is.
+    """
+    workload = workload or Workload()
+    machine = machine or this_machine()
+    chosen = tuple(meters) if meters is not None else _all_meters()
+    said = options(dict.fromkeys(chosen, ""), split=split)
+    key = measurement_key(variant, task, workload, said, machine)
+    if store is not None and (kept := store.get(key)) is not None:
+        return kept
+    found = _read(variant, task, workload, chosen, split, log)
+    measurement = Measurement(
+        variant=variant,
+        task=task.digest,
+        workload=workload,
+        readings=tuple(item for item in found if isinstance(item, Reading)),
+        traces=tuple(item for item in found if isinstance(item, Trace)),
+        options=said,
+        machine=machine,
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if store is not None:
+        store.put(key, measurement)
+    return measurement
+
+
+def with_compression(measurement: Measurement, original: Measurement) -> Measurement:
+    """Return the measurement with the compression rates (original / compressed) against another one added."""
+    return replace(measurement, readings=(*measurement.readings, *compression(original.readings, measurement.readings)))
+
+
+def folder_store(folder: Path) -> Store:
+    """Return a store in a folder of a run."""
+    return FolderStore(str(folder))
+
+
+def _all_meters() -> tuple[str, ...]:
+    known = plugins.names("meters")
+    return (*(name for name in ORDER if name in known), *(name for name in known if name not in ORDER))
+
+
+def _read(
+    variant: Variant, task: Task, workload: Workload, names: Sequence[str], split: str, log: Path | None
+) -> list[Reading | Trace]:
+    """Ask every meter; one whose worker fails is unavailable with the reason, the others go on."""
+    found: list[Reading | Trace] = []
+    for name in names:
+        given: Options = options(split=split) if name == "quality" else ()
+        meter: Meter = plugins.make("meters", name, given)
+        if name == "quality" and task.split(split) is None:
+            continue
+        with open_session(variant, log) as session:
+            try:
+                found.extend(meter.read(session, variant, task, workload))
+            except (WorkerError, BadInput) as error:
+                if name in ("latency", "quality"):
+                    raise
+                found.append(
+                    Reading(
+                        name=name.replace("-", "_"), value=None, provenance="unavailable", scope=str(error), samples=0
+                    )
+                )
+    return found

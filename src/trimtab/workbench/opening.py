@@ -1,0 +1,118 @@
+"""From what a person typed to the values that everything else works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.core import plugins
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Format, Opening
+from trimtab.core.values import Model, Settings, Variant
+from trimtab.search.plan import native_settings
+
+EXTRAS = {"torch": "torch", "torch-export": "torch", "huggingface": "text", "openvino": "openvino"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """How a model is to be opened, as typed: see `core.protocols.Opening`."""
+
+    weights: Path | None = None
+    trust_pickle: bool = False
+    states: tuple[tuple[str, str], ...] = ()
+    example: tuple[tuple[str, tuple[int, ...], str], ...] = ()
+
+    def opening(self, folder: Path) -> Opening:
+        """Return the opening with the folder where a format may write what it must build."""
+        return Opening(
+            folder=folder,
+            weights=self.weights,
+            trust_pickle=self.trust_pickle,
+            states=self.states,
+            example=self.example,
+        )
+
+
+def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -> Variant:
+    """Open a path, a `module:function`, a bundle, a `Model` or a live `torch.nn.Module` as the variant "as given"."""
+    request = request or ModelRequest()
+    if isinstance(source, Variant):
+        return source
+    if isinstance(source, Model):
+        return as_given(source)
+    if not isinstance(source, str | Path):
+        return as_given(_open_live(source, request.opening(folder)))
+    text = str(source)
+    if (Path(text) / "manifest.json").is_file():
+        from trimtab.serving.bundle import bundled_variant, read_manifest
+
+        return bundled_variant(Path(text), read_manifest(Path(text)))
+    found = next((f for f in _formats() if f.claims(text)), None)
+    if found is None:
+        known = "ONNX (.onnx), OpenVINO (.xml), PyTorch (package.module:factory, .pt2) and Hugging Face folders"
+        if not Path(text).exists() and ":" not in text:
+            raise BadInput(f"there is no model file {text}; check the path (trimtab reads {known})")
+        raise BadInput(f"{text} is no model that trimtab reads: it reads {known}")
+    return as_given(found.open(text, request.opening(folder)))
+
+
+def as_given(model: Model) -> Variant:
+    """Return the model run as people who never heard of us run it."""
+    settings = native_settings(model.format, plugins.every("runtimes"))
+    if settings is None:
+        raise BadInput(f"no runtime of this installation runs {model.format} models; trimtab inspect lists the reasons")
+    return Variant(model=model, settings=settings)
+
+
+def parse_states(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of "input=output" that `--state` names."""
+    pairs = []
+    for text in given:
+        name, equals, output = text.partition("=")
+        if not (name and equals and output):
+            raise BadInput(f'--state {text!r} is not understood; type it like "h_in=h_out" (input=output)')
+        pairs.append((name.strip(), output.strip()))
+    return tuple(pairs)
+
+
+def parse_examples(given: Sequence[str]) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """Return name, shape and dtype of each "name:float32[1,1,28,28]" that `--input` names."""
+    found = []
+    for text in given:
+        name, colon, rest = text.partition(":")
+        dtype, bracket, sizes = rest.partition("[")
+        try:
+            shape = tuple(int(size) for size in sizes.removesuffix("]").split(",")) if sizes != "]" else ()
+        except ValueError:
+            shape = ()
+            bracket = ""
+        if not (name and colon and dtype and bracket and sizes.endswith("]")):
+            raise BadInput(f'--input {text!r} is not understood; type it like "x:float32[1,1,28,28]"')
+        found.append((name.strip(), shape, dtype.strip()))
+    return tuple(found)
+
+
+def default_settings(variant: Variant, runtime: str | None) -> Variant:
+    """Return the variant on another runtime's defaults, or as it is."""
+    return variant if runtime is None else variant.on(Settings(runtime=runtime))
+
+
+def _formats() -> list[Format]:
+    return plugins.every("formats")
+
+
+def _open_live(source: Any, opening: Opening) -> Model:
+    """Save a live module to the folder; only paths and values cross a process wall."""
+    if not hasattr(source, "state_dict"):
+        raise BadInput(f"a {type(source).__name__} is no model: give a path, module:function or a torch.nn.Module")
+    if not opening.example:
+        raise BadInput("a live module doesn't say what it takes: give ModelRequest(example=((name, shape, dtype),))")
+    import numpy as np
+
+    from trimtab.formats.torch import save_module
+
+    inputs = {name: np.zeros(shape, dtype=dtype) for name, shape, dtype in opening.example}
+    return save_module(source, inputs, opening.folder, states=opening.states)

@@ -1,0 +1,117 @@
+"""The final timing: fresh processes, in turn, all variants in one run, with the baseline against itself as a control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trimtab.core.files import make_folder
+from trimtab.core.protocols import Array, Arrays
+from trimtab.core.values import Ratio, Variant
+from trimtab.meters.interleave import interleave
+from trimtab.meters.warm import warm_up
+from trimtab.runtimes.session import open_session
+from trimtab.search.race import as_ratio
+from trimtab.stats.ratios import ratio
+
+PROCESSES = 5
+_MOST_PROCESSES = 9
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Timing:
+    """Block times of several variants: per process an array of (variants + 1) × rounds; the last row is the self-test.
+
+    The self-test is a second process of the variant `control`.
+    """
+
+    variants: tuple[Variant, ...]
+    control: int
+    wall_s: tuple[Array, ...]
+    cpu_s: tuple[Array, ...]
+    seed: int
+    margin: float
+
+    def ratio(self, index: int, baseline: int) -> Ratio:
+        """Return the ratio of one variant's times to another's."""
+        found = ratio(
+            [wall[index] for wall in self.wall_s], [wall[baseline] for wall in self.wall_s],
+            cpu_a=[cpu[index] for cpu in self.cpu_s], cpu_b=[cpu[baseline] for cpu in self.cpu_s],
+            margin=self.margin, seed=self.seed,
+        )  # fmt: skip
+        other = self.variants[index if index < len(self.variants) else self.control]
+        return as_ratio(found, other, self.variants[baseline], processes=len(self.wall_s), margin=self.margin)
+
+    def self_test(self) -> Ratio:
+        """Return the ratio of the control to itself."""
+        return self.ratio(len(self.variants), self.control)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingPlan:
+    """How a final timing is made. `seconds` bounds all of it; every process is kept in `folder` when it ends."""
+
+    folder: Path
+    seconds: float
+    margin: float
+    control: int = 0
+    seed: int = 0
+    processes: int = PROCESSES
+
+
+def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan) -> Timing:
+    """Time the variants in at least five fresh processes each, more while the intervals are too wide and time is left."""
+    make_folder(plan.folder)
+    wall: list[Array] = []
+    cpu: list[Array] = []
+    share = plan.seconds / plan.processes
+    while True:
+        path = plan.folder / f"{len(wall)}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as kept:
+                rounds_wall, rounds_cpu = kept["wall"], kept["cpu"]
+        else:
+            rounds_wall, rounds_cpu = _one_round_of_processes(variants, inputs, plan, len(wall), share)
+            temporary = path.with_suffix(".part.npz")
+            np.savez(temporary, wall=rounds_wall, cpu=rounds_cpu)
+            temporary.replace(path)
+        wall.append(rounds_wall)
+        cpu.append(rounds_cpu)
+        timing = Timing(
+            variants=tuple(variants), control=plan.control, wall_s=tuple(wall), cpu_s=tuple(cpu), seed=plan.seed,
+            margin=plan.margin,
+        )  # fmt: skip
+        if len(wall) >= plan.processes and (len(wall) >= _MOST_PROCESSES or _precise(timing, plan.margin)):
+            return timing
+
+
+def _one_round_of_processes(
+    variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan, number: int, seconds: float
+) -> tuple[Array, Array]:
+    """Start one process of every variant and of the control, in an order that alternates, and time them in turn."""
+    chosen = [*variants, variants[plan.control]]
+    feeds = [*inputs, inputs[plan.control]]
+    order = list(range(len(chosen)))
+    if number % 2:
+        order.reverse()
+    rng = np.random.default_rng([plan.seed, number])
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(open_session(v, plan.folder / f"{i}.log")) for i, v in enumerate(chosen)]
+        latencies = [0.0] * len(chosen)
+        for index in order:
+            sessions[index].run(feeds[index])
+            latencies[index], _ = warm_up(sessions[index], feeds[index])
+        found = interleave(sessions, feeds, latencies, seconds=max(0.8, 0.75 * seconds), rng=rng)
+    return found.wall_s, found.cpu_s
+
+
+def _precise(timing: Timing, margin: float) -> bool:
+    """Say whether every interval's half-width is at most the larger of 1 % and half the margin."""
+    bound = max(0.01, margin / 2)
+    others = [i for i in range(len(timing.variants)) if i != timing.control]
+    ratios = [timing.ratio(index, timing.control) for index in others] or [timing.self_test()]
+    return all((r.high - r.low) / (2 * r.value) <= bound for r in ratios)
