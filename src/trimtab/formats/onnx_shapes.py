@@ -95,8 +95,9 @@ def walk(
     for given in light.graph.input:
         scope.values[given.name] = _declared(given.type, sizes)
     for name, given_shape in shapes.items():
-        known = tuple(size if isinstance(size, int) else None for size in given_shape)
-        scope.values[name] = replace(scope.values.get(name, Value()), shape=known)
+        if scope.values[name].shape is not None:
+            known = tuple(size if isinstance(size, int) else None for size in given_shape)
+            scope.values[name] = replace(scope.values[name], shape=known)
     opsets = {domain_of(opset): opset.version for opset in light.opset_import}
     walker = _Walker(opsets, folder, {weight.name: weight for weight in proto.graph.initializer}, sizes)
     return walker.graph(light.graph, scope)

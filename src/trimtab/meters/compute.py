@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.protocols import Described, Session
-from trimtab.core.values import Layer, Model, Reading, Task, Trace, Variant, Work, Workload
+from trimtab.core.values import Layer, Model, Reading, Signature, Task, Trace, Variant, Work, Workload
+from trimtab.meters.feed import timing_inputs
 
 _SOURCE = "graph counter: convolution, matrix products, attention and recurrent cells; one MAC is two FLOPs"
 
 
 class ComputeMeter:
-    """Reads the MACs of one call at the workload's batch and lengths.
+    """Reads the MACs of one call, of the shapes that are timed.
 
     Args:
         layers: Return the MACs of every layer too, each at its place.
@@ -28,10 +29,28 @@ class ComputeMeter:
 
     def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
         """Return `macs`, `macs_nonzero` and `macs_coverage`, and with `layers` the `macs` of each layer."""
+        given = timing_inputs(variant, task, workload)
+        workload = bound(variant.model.signature, workload, {name: array.shape for name, array in given.items()})
         found = work(variant.model, workload)
         if isinstance(found, str):
             return [_unavailable(name, found) for name in ("macs", "macs_nonzero", "macs_coverage")]
         return [*readings(found, workload), *(_layer(layer) for layer in found.layers if self.layers)]
+
+
+def bound(signature: Signature, workload: Workload, shapes: Mapping[str, Sequence[int]]) -> Workload:
+    """Return the workload with a length for every dimension that the signature leaves free, from shapes of inputs.
+
+    The inputs of a stateful model have time as their second axis; what is bound, and counted, is one step.
+    """
+    lengths = dict(workload.lengths)
+    for spec in signature.data_inputs:
+        shape = list(shapes[spec.name])
+        if signature.states and len(shape) == len(spec.shape) + 1:
+            del shape[1]
+        for axis, (name, size) in enumerate(zip(spec.shape, shape, strict=False)):
+            if isinstance(name, str) and axis > 0:
+                lengths[name if name != "?" else f"{spec.name}:{axis}"] = size
+    return replace(workload, lengths=tuple(sorted(lengths.items())))
 
 
 def work(model: Model, workload: Workload) -> Work | str:
@@ -57,7 +76,8 @@ def readings(found: Work, workload: Workload) -> tuple[Reading, ...]:
     if missing and len(found.uncounted) == len(found.layers):
         reason = f"none of the operators could be counted: {listed} ({found.uncounted[0].reason})"
         return (_unavailable("macs", reason), _unavailable("macs_nonzero", reason), _coverage(found, listed))
-    scope = f"one call of batch {workload.batch}" + (f", at least: without {listed}" if missing else "")
+    sizes = "".join(f", {name} {size}" for name, size in workload.lengths)
+    scope = f"one call of batch {workload.batch}{sizes}" + (f"; at least: without {listed}" if missing else "")
     bound = float(found.macs) if missing else None
     return (
         _counted("macs", found.macs, scope, low=bound),

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from typing import Annotated
+
+import pytest
+
+from trimtab.core import plugins
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Choices
+from trimtab.core.values import options
+
+
+class Prune:
+    """A technique with two dimensions of search, one plain option, and one annotated otherwise."""
+
+    name = "prune"
+
+    def __init__(
+        self,
+        share: Annotated[float, Choices(0.25, 0.5)] = 0.5,
+        method: Annotated[str, Choices("l1", "taylor")] = "l1",
+        rounds: int = 1,
+        note: Annotated[str, "anything"] = "",
+    ) -> None:
+        self.given = (share, method, rounds, note)
+
+
+class Plain:
+    name = "plain"
+
+
+@pytest.fixture(autouse=True)
+def fake_entry_points(monkeypatch):
+    """Two techniques of a distribution of its own, and one whose file is gone."""
+    known = {
+        "prune": EntryPoint("prune", f"{__name__}:Prune", "trimtab.techniques"),
+        "plain": EntryPoint("plain", f"{__name__}:Plain", "trimtab.techniques"),
+    }
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this_module())
+    monkeypatch.setattr(plugins, "_found", lambda group: known if group == "techniques" else {})
+    plugins.plugin_class.cache_clear()
+    yield
+    plugins.plugin_class.cache_clear()
+
+
+def _this_module():
+    import types
+
+    module = types.ModuleType(__name__)
+    module.Prune, module.Plain = Prune, Plain
+    return module
+
+
+def test_names_are_sorted_and_unknown_groups_are_empty():
+    assert plugins.names("techniques") == ("plain", "prune")
+    assert plugins.names("meters") == ()
+
+
+def test_makes_with_defaults_or_with_options():
+    assert plugins.make("techniques", "prune").given == (0.5, "l1", 1, "")
+    assert plugins.make("techniques", "prune", options(share=0.25, rounds=3)).given == (0.25, "l1", 3, "")
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(BadInput, match=r"there is no technique named 'cut'; known are: plain, prune"):
+        plugins.make("techniques", "cut")
+
+
+def test_an_unknown_option_is_answered_with_the_known_ones():
+    with pytest.raises(BadInput, match=r"prune has no option 'size'; its options are: share, method, rounds, note"):
+        plugins.make("techniques", "prune", options(size=1))
+    with pytest.raises(BadInput, match=r"plain has no option 'size'; its options are: none"):
+        plugins.make("techniques", "plain", options(size=1))
+
+
+def test_every_one_is_made():
+    assert [type(made) for made in plugins.every("techniques")] == [Plain, Prune]
+
+
+def test_marked_options_are_dimensions_of_the_search():
+    assert plugins.choices("techniques", "prune") == {"share": (0.25, 0.5), "method": ("l1", "taylor")}
+    assert plugins.choices("techniques", "plain") == {}
+
+
+def test_naming_plug_ins_imports_none_of_them():
+    code = (
+        "import sys; from trimtab.core import plugins;"
+        "assert 'onnx' in plugins.names('formats') and 'quality' in plugins.names('meters');"
+        "print([name for name in sys.modules if name.startswith('trimtab.') and not name.startswith('trimtab.core')])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
