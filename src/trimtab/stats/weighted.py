@@ -94,8 +94,9 @@ def roc_auc(positive: ArrayLike, scores: ArrayLike) -> Statistic:
         hits, alarms = ranked(weights)
         before = np.cumsum(alarms, axis=-1) - alarms
         below = alarms.sum(axis=-1, keepdims=True) - before - alarms
-        pairs: Values = (hits * (below + alarms / 2)).sum(axis=-1)
-        return pairs / (hits.sum(axis=-1) * alarms.sum(axis=-1))
+        won = (hits * (below + alarms / 2)).sum(axis=-1)
+        area: Values = won / (hits.sum(axis=-1) * alarms.sum(axis=-1))
+        return area
 
     return value
 
@@ -108,8 +109,8 @@ def pr_auc(positive: ArrayLike, scores: ArrayLike) -> Statistic:
         hits, alarms = ranked(weights)
         found = np.cumsum(hits, axis=-1)
         precision = _ratio(found, found + np.cumsum(alarms, axis=-1))
-        total: Values = (hits * precision).sum(axis=-1)
-        return total / hits.sum(axis=-1)
+        mean: Values = (hits * precision).sum(axis=-1) / hits.sum(axis=-1)
+        return mean
 
     return value
 

@@ -1,0 +1,174 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.stats import multinomial, norm
+
+from trimtab.stats.noninferiority import (
+    Pairs,
+    count,
+    exact_error,
+    exact_p,
+    fewest_items,
+    interval,
+    items_needed,
+    prove,
+    tango_z,
+)
+
+
+def score_by_maximisation(n, b, c, difference):
+    """Tango's z with the nuisance parameter found numerically: an independent route to the closed form."""
+
+    def minus_log_likelihood(q):
+        cells = np.array([q + difference, q, 1 - 2 * q - difference])
+        counts = np.array([b, c, n - b - c])
+        return -np.sum(counts[counts > 0] * np.log(np.maximum(cells[counts > 0], 1e-300)))
+
+    edges = max(0.0, -difference), (1 - difference) / 2
+    q = minimize_scalar(minus_log_likelihood, bounds=edges, method="bounded", options={"xatol": 1e-12}).x
+    return (b - c - n * difference) / np.sqrt(n * (2 * q + difference * (1 - difference)))
+
+
+@pytest.mark.parametrize(("n", "b", "c"), [(300, 3, 5), (1000, 20, 26), (50, 10, 1), (500, 0, 4)])
+@pytest.mark.parametrize("difference", [-0.01, -0.05, 0.02])
+def test_score_equals_numerical_maximisation_of_the_likelihood(n, b, c, difference):
+    assert tango_z(n, b, c, difference) == pytest.approx(score_by_maximisation(n, b, c, difference), abs=2e-4)
+
+
+def test_score_against_no_difference_is_that_of_mcnemar():
+    assert tango_z(100, 12, 5, 0.0) == pytest.approx((12 - 5) / np.sqrt(12 + 5))
+
+
+def test_interval_holds_exactly_the_differences_that_are_not_refuted():
+    low, high = interval(Pairs(items=400, better=7, worse=11), 0.90)
+    assert tango_z(400, 7, 11, low) == pytest.approx(norm.ppf(0.95), abs=1e-6)
+    assert tango_z(400, 7, 11, high) == pytest.approx(-norm.ppf(0.95), abs=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(20, 3000), st.floats(0, 0.3), st.floats(0, 0.3), st.sampled_from([0.005, 0.01, 0.03]))
+def test_proven_is_the_same_as_a_lower_bound_above_minus_delta(n, gain, loss, delta):
+    proof = prove(Pairs(items=n, better=int(n * gain), worse=int(n * loss)), delta)
+    assert proof.low <= proof.difference <= proof.high
+    assert proof.proven == (proof.low > -delta) or abs(proof.low + delta) < 1e-8
+
+
+@pytest.mark.parametrize(("delta", "fewest"), [(0.01, 268), (0.005, 539)])
+def test_fewest_items_are_those_at_which_no_flip_at_all_is_a_proof(delta, fewest):
+    assert fewest_items(delta) == fewest
+    assert prove(Pairs(items=fewest, better=0, worse=0), delta).proven
+    assert not prove(Pairs(items=fewest - 1, better=0, worse=0), delta).proven
+
+
+@pytest.mark.parametrize(
+    ("psi", "delta", "needed"),
+    [(0.02, 0.01, 1237), (0.02, 0.005, 4947), (0.05, 0.01, 3092), (0.05, 0.005, 12366), (0.1, 0.01, 6183)],
+)
+def test_items_needed_agree_with_the_planning_table(psi, delta, needed):
+    assert items_needed(psi, 0.0, delta) == pytest.approx(needed, abs=1)
+
+
+def test_items_needed_give_the_power_they_promise():
+    n, rng = items_needed(0.05, 0.0, 0.01), np.random.default_rng(0)
+    draws = rng.multinomial(n, [0.025, 0.025, 0.95], size=4000)
+    power = np.mean(tango_z(n, draws[:, 0], draws[:, 1], -0.01) > norm.ppf(0.95))
+    assert power == pytest.approx(0.80, abs=0.03)
+
+
+def test_a_model_below_the_limit_can_not_be_planned_for():
+    with pytest.raises(ValueError, match="can't be proven"):
+        items_needed(0.05, -0.01, 0.01)
+    assert prove(Pairs(items=100, better=0, worse=10), 0.01).needed is None
+
+
+def region_probability(n, psi, delta, z):
+    """P(score > z) by visiting every table of counts: slow and simple."""
+    cells = [(psi - delta) / 2, (psi + delta) / 2, 1 - psi]
+    tables = np.array([(b, c, n - b - c) for b, c in itertools.product(range(n + 1), repeat=2) if b + c <= n])
+    proven = tango_z(n, tables[:, 0], tables[:, 1], -delta) > z
+    return multinomial.pmf(tables[proven], n, cells).sum()
+
+
+@pytest.mark.parametrize(("n", "psi", "delta"), [(40, 0.3, 0.1), (60, 0.1, 0.1), (90, 0.5, 0.05)])
+def test_exact_error_equals_visiting_every_table(n, psi, delta):
+    assert exact_error(n, psi, delta) == pytest.approx(region_probability(n, psi, delta, norm.ppf(0.95)), abs=1e-8)
+
+
+@pytest.mark.parametrize("n", [300, 1000, 5000])
+@pytest.mark.parametrize("psi", [0.01, 0.02, 0.05, 0.10])
+def test_exact_error_at_one_point_is_at_most_5_1_percent(n, psi):
+    assert 0.02 < exact_error(n, psi, 0.01) <= 0.051
+
+
+def test_exact_error_refuses_a_discordance_below_the_difference():
+    with pytest.raises(ValueError, match="the discordance lies between"):
+        exact_error(300, 0.005, 0.01)
+
+
+def test_exact_p_with_no_flip_is_the_chance_of_no_flip():
+    assert exact_p(Pairs(items=280, better=0, worse=0), 0.01) == pytest.approx(0.99**280, rel=1e-6)
+
+
+def test_exact_p_is_the_worst_case_over_the_discordance():
+    pairs = Pairs(items=60, better=3, worse=2)
+    z = float(tango_z(60, 3, 2, -0.1)) - 1e-9
+    assert exact_p(pairs, 0.1) >= max(region_probability(60, psi, 0.1, z) for psi in (0.1, 0.2, 0.4)) - 1e-3
+
+
+def test_score_falls_with_every_further_loss():
+    for b in (0, 3, 40):
+        assert np.all(np.diff(tango_z(200, b, np.arange(0, 200 - b), -0.02)) < 0)
+
+
+def test_count_tells_gains_from_losses():
+    old, new = [True, True, False, False, True], [True, False, True, False, False]
+    pairs = count(old, new)
+    assert (pairs.items, pairs.better, pairs.worse) == (5, 1, 2)
+    assert pairs.difference == pytest.approx(-0.2)
+    assert pairs.discordant == pytest.approx(0.6)
+
+
+def test_crops_of_seven_photos_are_seven_items():
+    groups = np.repeat(np.arange(7), 100)
+    right = np.ones(700, dtype=bool)
+    assert count(right, right, groups).items == pytest.approx(7)
+    assert not prove(count(right, right, groups), 0.01).proven
+    assert prove(count(right, right), 0.01).proven
+
+
+def test_groups_of_one_change_nothing():
+    rng = np.random.default_rng(0)
+    old, new = rng.random((2, 50)) < 0.8
+    assert count(old, new, np.arange(50)) == count(old, new)
+
+
+def test_groups_of_unequal_size_count_less_than_their_number():
+    right = np.ones(102, dtype=bool)
+    assert count(right, right, np.r_[np.zeros(100), 1, 2]).items < 1.1
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
+def test_error_with_groups_stays_at_the_risk_however_much_items_of_a_group_agree(correlation):
+    rng, delta, errors, trials = np.random.default_rng(1), 0.05, 0, 1500
+    groups = np.repeat(np.arange(100), rng.integers(1, 6, 100))
+    for _ in range(trials):
+        shared = rng.random(100)[groups]
+        chance = np.where(rng.random(100)[groups] < correlation, shared, rng.random(groups.size))
+        old, new = chance >= 0.02, ~((chance >= 0.02) & (chance < 0.09))
+        errors += prove_quickly(count(old, new, groups), delta)
+    assert errors / trials <= 0.065
+
+
+def prove_quickly(pairs, delta):
+    return bool(tango_z(pairs.items, pairs.better, pairs.worse, -delta) > norm.ppf(0.95))
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ValueError, match="same, non-zero length"):
+        count([True], [True, False])
+    with pytest.raises(ValueError, match="δ must lie"):
+        prove(Pairs(items=10, better=0, worse=0), 0.0)
