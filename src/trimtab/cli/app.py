@@ -69,6 +69,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
     preprocess: o.Preprocess = None,
     labels: o.Labels = None,
     output_name: o.OutputName = None,
+    groups: o.Groups = None,
     kind: o.Kind = None,
     positive: o.Positive = None,
     threshold: o.Threshold = None,
@@ -84,7 +85,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
     """Find the fastest variant of a model that is proven to be no worse."""
     from trimtab.workbench.optimize import Effort, Job
 
-    request = _data_request(preprocess, labels, output_name, metric, kind, positive, threshold, cost, seed)
+    request = _data_request(preprocess, labels, output_name, groups, metric, kind, positive, threshold, cost, seed)
     goal = Goal(
         objective=_objective(minimize, maximize),
         direction="maximize" if maximize else "minimize",
@@ -136,6 +137,7 @@ def measure(
     preprocess: o.Preprocess = None,
     labels: o.Labels = None,
     output_name: o.OutputName = None,
+    groups: o.Groups = None,
     kind: o.Kind = None,
     positive: o.Positive = None,
     threshold: o.Threshold = None,
@@ -149,7 +151,7 @@ def measure(
     """Read what a model costs and how good it is, every number with its interval."""
     from trimtab.workbench.measure import measure as read
 
-    request = _data_request(preprocess, labels, output_name, metric, kind, positive, threshold, cost, seed)
+    request = _data_request(preprocess, labels, output_name, groups, metric, kind, positive, threshold, cost, seed)
     with tempfile.TemporaryDirectory(prefix="trimtab-") as temporary:
         variant, task = _open(
             model, data, Path(temporary), request, _model_request(weights, trust_pickle, state, input)
@@ -178,6 +180,7 @@ def compare(
     preprocess: o.Preprocess = None,
     labels: o.Labels = None,
     output_name: o.OutputName = None,
+    groups: o.Groups = None,
     kind: o.Kind = None,
     positive: o.Positive = None,
     threshold: o.Threshold = None,
@@ -195,7 +198,7 @@ def compare(
     if truth is not None:
         _print_json(compare_predictions([Path(name) for name in models], truth, goal))
         return
-    request = _data_request(preprocess, labels, output_name, metric, kind, positive, threshold, None, seed)
+    request = _data_request(preprocess, labels, output_name, groups, metric, kind, positive, threshold, None, seed)
     with tempfile.TemporaryDirectory(prefix="trimtab-") as temporary:
         opening = _model_request(weights, trust_pickle, None, input)
         first, task = _open(models[0], data, Path(temporary) / "0", request, opening)
@@ -275,6 +278,7 @@ def apply(
     preprocess: o.Preprocess = None,
     labels: o.Labels = None,
     output_name: o.OutputName = None,
+    groups: o.Groups = None,
     weights: o.Weights = None,
     trust_pickle: o.TrustPickle = False,
     state: o.State = None,
@@ -284,7 +288,7 @@ def apply(
     """Apply one technique to a model, without a search."""
     from trimtab.workbench.apply import apply as apply_one
 
-    request = _data_request(preprocess, labels, output_name, None, None, None, None, None, seed)
+    request = _data_request(preprocess, labels, output_name, groups, None, None, None, None, None, seed)
     variant, task = _open(model, data, output / "work", request, _model_request(weights, trust_pickle, state, input))
     made = apply_one(variant, technique, task, output, options=_technique_options(technique, option or ()), seed=seed)
     typer.echo(f"{made.label()}: {output}")
@@ -402,6 +406,7 @@ def _data_request(  # the options of the command line, in their order
     preprocess: str | None,
     labels: Path | None,
     output_name: str | None,
+    groups: str | None,
     metric: str | None,
     kind: str | None,
     positive: str | None,
@@ -415,7 +420,7 @@ def _data_request(  # the options of the command line, in their order
     if kind is not None and kind not in kinds:
         raise BadInput(f"--kind {kind!r} is none of {', '.join(kinds)}")
     return DataRequest(
-        preprocess=preprocess, labels=labels, output=output_name, metric=metric,
+        preprocess=preprocess, labels=labels, output=output_name, groups=groups, metric=metric,
         kind=cast("Kind | None", kind), positive=positive, threshold=threshold,
         costs=words.costs(cost) if cost else None, seed=seed,
     )  # fmt: skip

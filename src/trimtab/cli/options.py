@@ -27,6 +27,9 @@ Labels = Annotated[
 OutputName = Annotated[
     str | None, typer.Option("--output-name", help="The output that holds the answer, when there are several.")
 ]
+Groups = Annotated[
+    str | None, typer.Option("--groups", help="The column or array that says which items belong together.")
+]
 Metric = Annotated[
     str | None,
     typer.Option("--metric", help="What is protected: accuracy, recall, precision, f1, roc_auc … or module:function."),

@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 
 def home() -> Path:
-    """Return the folder for what outlives a run (machine peaks, the ledger of looks): $TRIMTAB_HOME or the XDG data folder."""
+    """Return the folder of what outlives a run (machine peaks, ledger of looks): $TRIMTAB_HOME or the XDG data folder."""
     given = os.environ.get("TRIMTAB_HOME")
     if given:
         return Path(given)
@@ -91,7 +91,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise TrimtabError(f"the disk is full while writing {path}; free some space (trimtab clean) and run again") from error
+            raise TrimtabError(
+                f"the disk is full while writing {path}; free some space (trimtab clean) and run again"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BadInput(f"can't write {path}: {error.strerror}; choose a folder you may write to") from error
         raise

@@ -33,7 +33,7 @@ class OpenVinoRuntime:
         return None
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
-        """Return fp32 first, then bf16 where the processor computes it, fp16, one thread, and more streams for more load."""
+        """Return fp32, then bf16 and fp16 where the processor computes them, one thread, and streams for more load."""
         bf16 = {"amx_bf16", "avx512_bf16"} & set(machine.flags)
         fp16 = {"amx_fp16", "avx512_fp16"} & set(machine.flags)
         precisions = ["fp32", *(["bf16"] if bf16 else []), *(["fp16"] if fp16 else [])]

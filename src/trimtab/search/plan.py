@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from trimtab.core import plugins
 from trimtab.core.protocols import Runtime, Technique
-from trimtab.core.values import Machine, Options, Settings, Step, Task, Trial, Variant, Workload, options
+from trimtab.core.values import Machine, Settings, Step, Task, Trial, Variant, Workload, options
 from trimtab.search.race import Race, settings_of
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
@@ -71,7 +71,7 @@ def sources(race: Race, tools: Toolbox) -> Iterator[Variant]:
     yield race.shop.original
     for technique in tools.techniques:
         if lossless(technique) and technique.refuses(race.shop.original, race.shop.task) is None:
-            made = race.made(race.shop.original, Step(technique=technique.name, options=_defaults(technique)))
+            made = race.made(race.shop.original, Step(technique=technique.name))
             if made is not None:
                 yield made
 
@@ -84,7 +84,7 @@ def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
             continue
         for parent in parents:
             if technique.refuses(parent, race.shop.task) is None:
-                yield from _applied(race, tools, parent, Step(technique=technique.name, options=_defaults(technique)))
+                yield from _applied(race, tools, parent, Step(technique=technique.name))
                 break
 
 
@@ -97,7 +97,10 @@ def varied(race: Race, tools: Toolbox) -> Iterator[Variant]:
             continue
         for option, values in plugins.choices("techniques", step.technique).items():
             for value in values:
-                if dict(step.options).get(option) != value:
+                if (
+                    dict(step.options).get(option, getattr(plugins.plugin_class("techniques", step.technique), option))
+                    != value
+                ):
                     changed = options(dict(step.options), **{option: value})
                     yield from _applied(race, tools, parent, Step(technique=step.technique, options=changed))
 
@@ -162,9 +165,9 @@ def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step) -> Iterato
     if made is None:
         return
     given = made.settings
-    if tools_runtime := next((r for r in tools.runtimes if r.name == given.runtime), None):
-        if tools_runtime.refuses(made) is None and given != parent.settings:
-            yield made
+    own = next((r for r in tools.runtimes if r.name == given.runtime), None)
+    if own is not None and own.refuses(made) is None and given != parent.settings:
+        yield made
     for runtime in _by_cost(tools.runtimes, race):
         for settings in settings_of([t for t in race.trials if _is_untouched(t, tools)], runtime.name)[:2]:
             if runtime.refuses(made.on(settings)) is None and settings != given:
@@ -210,12 +213,6 @@ def _is_untouched(trial: Trial, tools: Toolbox) -> bool:
 def untouched_trials(race: Race, tools: Toolbox) -> list[Trial]:
     """Return the trials that run the weights as they were given."""
     return [trial for trial in race.trials if _is_untouched(trial, tools)]
-
-
-def _defaults(technique: Technique) -> Options:
-    """Return the default of every search dimension, so that a step says what it did."""
-    chosen = plugins.choices("techniques", technique.name)
-    return options({name: getattr(technique, name) for name in chosen if hasattr(technique, name)})
 
 
 def _cost(plugin: object, name: str) -> float:

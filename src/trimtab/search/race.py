@@ -50,7 +50,7 @@ _PRECISION = 0.01
 class Race:
     """One search: what all its trials share, and what they have found so far.
 
-    The reference is the model as given; its worker process stays open, so that every candidate is timed in turn with it.
+    The reference is the model as given; its worker stays open, so that every candidate is timed in turn with it.
     """
 
     shop: Shop
@@ -287,8 +287,8 @@ def broken_limit(readings: Sequence[Reading], limits: Sequence[Limit]) -> str | 
 def as_ratio(found: Estimate, variant: Variant, baseline: Variant, *, processes: int, margin: float) -> Ratio:
     """Return an estimate of block ratios as a value."""
     return Ratio(
-        reading="latency", variant=variant.key, baseline=baseline.key, value=found.value, low=found.low, high=found.high,
-        level=found.level, margin=margin, verdict=found.verdict, blocks=found.blocks, processes=processes,
+        reading="latency", variant=variant.key, baseline=baseline.key, value=found.value, low=found.low,
+        high=found.high, level=found.level, margin=margin, verdict=found.verdict, blocks=found.blocks, processes=processes,
         noise=found.noise,
     )  # fmt: skip
 

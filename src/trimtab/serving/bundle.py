@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trimtab.core.codec import dumps, loads
+from trimtab.core.engine import ready
 from trimtab.core.errors import BadInput
 from trimtab.core.files import digest_files, disk_errors, inside, make_folder, write_text
 from trimtab.core.protocols import Array, Arrays, Engine
 from trimtab.core.values import Certificate, Machine, Measurement, Options, Step, Task, Variant
-from trimtab.data.batches import prepared
-from trimtab.runtimes.host import ready
+from trimtab.data.batches import prepare_raw
 from trimtab.serving.snippet import snippet
 
 MANIFEST = "manifest.json"
@@ -115,7 +115,7 @@ class Loaded:
     def prepare(self, items: Arrays | Array) -> dict[str, Array]:
         """Return raw items (one row each) preprocessed as they were for every number in the manifest."""
         named = items if isinstance(items, Mapping) else {self._first: items}
-        return prepared(named, self.manifest.preprocessing)
+        return prepare_raw(named, self.manifest.preprocessing, self.manifest.variant.model)
 
 
 def load(folder: str | Path) -> Loaded:

@@ -109,8 +109,9 @@ def joined(names: Collection[str], order: Sequence[str]) -> str:
 
 
 def options_of(technique: Any, **resolved: Any) -> Options:
-    """Return the options of a technique as its step records them; `resolved` were decided at run time."""
-    return options({field.name: getattr(technique, field.name) for field in fields(technique)} | resolved)
+    """Return the options of a technique that differ from their defaults; `resolved` were decided at run time."""
+    chosen = {field.name: getattr(technique, field.name) for field in fields(technique)} | resolved
+    return options({field.name: chosen[field.name] for field in fields(technique) if chosen[field.name] != field.default})
 
 
 def quantized(variant: Variant, calibrated: Calibrated, step: Step, keep: Collection[str], folder: Path) -> Variant:

@@ -85,7 +85,7 @@ def timing_inputs(variant: Variant, task: Task, workload: Workload, seed: int) -
 
 
 def compare_predictions(files: Sequence[Path], labels: Path, goal: Goal | None = None) -> tuple[NoWorse, ...]:
-    """Judge answers in files (.npy or .npz with `outputs`; class numbers or scores, a row per item) against the first's."""
+    """Judge answers in files (.npy, or .npz with `outputs`; numbers or scores, a row per item) against the first's."""
     goal = goal or Goal()
     outputs = [_loaded(path) for path in files]
     truth = _loaded(labels)

@@ -234,8 +234,8 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
     place = [trial.name for trial in final.field].index(winner.name)
     ratios = (final.over_given(place), final.over_untouched(place))
     claim = (
-        f"with {100 * (1 - proof.error):g} % confidence {proof.metric} is at most {100 * proof.max_drop:g} pt below the "
-        f"original's, on items like the {proof.items} of the certify split"
+        f"with {100 * (1 - proof.error):g} % confidence {proof.metric} is at most {100 * proof.max_drop:g} pt "
+        f"below the original's, on items like the {proof.items} of the certify split"
     )
     return Certificate(
         claim=claim, no_worse=proof, ratios=ratios, data=split.digest, original=race.shop.original.key,

@@ -1,4 +1,4 @@
-"""The ledger of looks: how often a certify split has been tested on, across runs. Every look uses up some of its worth."""
+"""The ledger of looks: how often a certify split has been tested on, across runs. Every look costs some trust."""
 
 from __future__ import annotations
 

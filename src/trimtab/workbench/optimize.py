@@ -203,7 +203,8 @@ def _same_run(work: Path, original: Variant, task: Task, job: Job, machine: Mach
     path = work / "run.txt"
     if path.is_file() and path.read_text().strip() != digest:
         raise BadInput(
-            f"{work.parent} holds another run (another model, data, goal, machine or version); choose another --output or free it with: trimtab clean {work.parent}"
+            f"{work.parent} holds another run (another model, data, goal, machine or version); "
+            f"choose another --output or free it with: trimtab clean {work.parent}"
         )
     write_text(path, digest + "\n")
 

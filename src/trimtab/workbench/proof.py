@@ -1,4 +1,4 @@
-"""The proof: finalists are tested on items that the search never saw, the safest first, stopping at the first failure."""
+"""The proof: finalists meet items that the search never saw, the safest first, stopping at the first failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The final timing: fresh processes, in turn, all variants in one run, with the baseline against itself as a control."""
+"""The final timing: fresh processes, all variants in turn in one run, a baseline against itself as a control."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TimingPlan:
 
 
 def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan) -> Timing:
-    """Time the variants in at least five fresh processes each, more while the intervals are too wide and time is left."""
+    """Time the variants in at least five fresh processes each, more while the intervals are too wide."""
     make_folder(plan.folder)
     wall: list[Array] = []
     cpu: list[Array] = []
