@@ -71,6 +71,7 @@ class HuggingFaceFormat:
         torch = import_torch("opening a Hugging Face model")
         try:
             import transformers
+            from safetensors import SafetensorError
         except ImportError as error:
             raise MissingExtra("transformers", "text", "opening a Hugging Face model") from error
         config = _config(path)
@@ -86,7 +87,7 @@ class HuggingFaceFormat:
                     dtype=torch.float32,
                     output_loading_info=True,
                 )
-        except FOREIGN_ERRORS as error:
+        except (*FOREIGN_ERRORS, SafetensorError) as error:
             raise BadInput(f"transformers can't open {path}: {first_line(error)}") from error
         missing = sorted(name for name in problems["missing_keys"] if "pooler" not in name or output == "logits")
         if missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,6 @@ _DTYPES = {
     "u8": "uint8", "u16": "uint16", "u32": "uint32", "u64": "uint64",
     "fp32": "float32", "fp16": "float16", "fp64": "float64", "bool": "bool", "string": "str",
 }  # fmt: skip
-_WEIGHTS = ("f64", "f32", "f16", "bf16", "i8", "u8", "i4", "u4", "nf4")
 _BATCH = "batch"
 _MAX_XML = 1 << 28
 
@@ -58,8 +56,8 @@ class OpenVinoFormat:
                 "the states of an OpenVINO model can't be named; give the ONNX or PyTorch model it was made of"
             )
         root = _parsed(path)
-        _check_weights(root, path)
         try:
+            _check_weights(root, path)
             signature = _signature(root, path)
         except (KeyError, ValueError) as error:
             raise BadInput(f"{path} is not a whole OpenVINO model ({error!r}); convert it again") from error
@@ -146,16 +144,6 @@ def save(graph: Any, folder: Path, signature: Signature | None = None, compress_
         written.replace(final)
     found = signature or _signature(_parsed(final), final)
     return Model(format=OpenVinoFormat.name, path=final, digest=digest, signature=found)
-
-
-def parameters(model: Model) -> int:
-    """Return the number of elements of the weights (constants other than wide integers), from the XML alone."""
-    total = 0
-    for layer in _parsed(model.path).iter("layer"):
-        data = layer.find("data")
-        if layer.get("type") == "Const" and data is not None and data.get("element_type") in _WEIGHTS:
-            total += math.prod(int(size) for size in _numbers(data.get("shape", "")))
-    return total
 
 
 def _bin(path: Path) -> Path:
