@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import items
 import networks
 from fetch import WORK, Package, fetch
+from trimtab.assets import digits
 
 SEED = 0
 Arrays = dict[str, NDArray[Any]]
@@ -47,6 +48,16 @@ class Asset:
     def command(self) -> str:
         """Return the command that optimizes this model."""
         return shlex.join(["trimtab", "optimize", str(self.model), "--data", str(self.data), *self.options])
+
+
+def embedded_digits(folder: Path) -> Asset:
+    """Make the data files of what ships with trimtab: 700 of scikit-learn's digits certify."""
+    held = digits()
+    data = folder / "digits.npz"
+    np.savez(data, inputs=held.inputs, labels=held.labels, split=held.split)
+    np.savez(folder / "calibration.npz", image=held.inputs[held.split == "calibrate"])
+    factory = f"{networks.MODELS}/digits.py:build"
+    return Asset(name="digits", model=held.model, data=data, calibration=folder / "calibration.npz", factory=factory)
 
 
 def mnist(folder: Path) -> Asset:
@@ -86,7 +97,10 @@ def minilm(folder: Path) -> Asset:
     tokenizer = Path(shutil.copy(package / "tokenizer.json", folder))
     tokens = items.tokenize(tokenizer, texts[:500], length=128)
     factory = "minilm.py:build"
-    weights = networks.read_safetensors(package / "model.safetensors", prefix="encoder.")
+    held = networks.read_safetensors(package / "model.safetensors")
+    weights = {
+        f"encoder.{name}": held[name] for name in held if not name.startswith(("pooler", "embeddings.position_ids"))
+    }
     backbone = networks.build(factory, weights, classes=None)
     classes = sorted(set(labels))
     numbers = np.array([classes.index(label) for label in labels])
@@ -144,6 +158,7 @@ def minilm_random(folder: Path) -> Asset:
 
 
 ASSETS: dict[str, Callable[[Path], Asset]] = {
+    "digits": embedded_digits,
     "mnist": mnist,
     "mobilenet": mobilenet,
     "minilm": minilm,
@@ -162,7 +177,7 @@ def prepare(name: str) -> Asset:
         folder.mkdir(parents=True)
         record.write_text(json.dumps(asdict(ASSETS[name](folder)), default=str, indent=1) + "\n")
     held = json.loads(record.read_text())
-    paths = {key: Path(held[key]) for key in ("model", "data", "calibration", "weights")}
+    paths = {key: Path(held[key]) for key in ("model", "data", "calibration", "weights") if held[key]}
     return Asset(**(held | paths | {"options": tuple(held["options"])}))
 
 

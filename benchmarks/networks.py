@@ -43,12 +43,11 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     return next((content[key] for key in ("model_state_dict", "state_dict") if key in content), content)
 
 
-def read_safetensors(path: Path, prefix: str) -> dict[str, torch.Tensor]:
-    """Return the encoder's tensors under names with the prefix; its pooler and its table of positions are left out."""
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file by name."""
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
-    return {prefix + name: t for name, t in tensors.items() if "pooler" not in name and "position_ids" not in name}
+    return load_file(path)
 
 
 @torch.inference_mode()
