@@ -133,6 +133,12 @@ def positive_scores(task: Task, outputs: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(np.clip(other, -700, 700))))
 
 
+def score_count(outputs: Array) -> int | None:
+    """Return the number of scores per item, None when the outputs are class numbers."""
+    flat = _flat(outputs)
+    return flat.shape[1] if flat.ndim == 2 else None
+
+
 def class_scores(outputs: Array) -> Array | None:
     """Return the probability of every class, shape (items, classes); None when the outputs are class numbers.
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array
 from trimtab.core.values import Task
-from trimtab.meters.predict import answers, class_scores, positive_scores
+from trimtab.meters.predict import answers, class_scores, positive_scores, score_count
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,27 +93,27 @@ def averaged(counts: Counts, name: str, average: str | int) -> Estimate:
 
 def roc_auc(positive: Array, scores: Array) -> Estimate:
     """Return the area under the ROC curve: how often a positive item scores above a negative one."""
-    from sklearn.metrics import roc_auc_score
-
-    value = float(roc_auc_score(positive, scores))
-    sides = {True: np.sort(scores[positive]), False: np.sort(scores[~positive])}
+    ours, theirs = scores[positive], scores[~positive]
+    beaten, lost_to = _share_below(np.sort(theirs), ours), 1 - _share_below(np.sort(ours), theirs)
+    value = float(beaten.mean())
     influence = np.empty(len(scores))
-    for side, other in ((True, sides[False]), (False, sides[True])):
-        own = scores[positive == side]
-        below = (np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")) / 2 / len(other)
-        influence[positive == side] = ((below if side else 1 - below) - value) / len(own)
+    influence[positive], influence[~positive] = (beaten - value) / len(ours), (lost_to - value) / len(theirs)
     return Estimate(value, influence)
+
+
+def _share_below(ordered: Array, scores: Array) -> Array:
+    """Return for each score the share of the ordered ones that are below it; equal ones count half."""
+    places = np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")
+    return np.asarray(places / 2 / len(ordered))
 
 
 def pr_auc(positive: Array, scores: Array) -> Estimate:
     """Return the average precision, the step-wise area under the precision-recall curve."""
-    from sklearn.metrics import average_precision_score
-
-    value = float(average_precision_score(positive, scores))
     order = np.argsort(-scores, kind="stable")
     hit, ranked = positive[order].astype(float), -scores[order]
     first, last = np.searchsorted(ranked, ranked, "left"), np.searchsorted(ranked, ranked, "right") - 1
     above, hits_above = last + 1.0, np.cumsum(hit)[last]
+    value = float(hit @ (hits_above / above) / hit.sum())
     # one item more changes the precision at every positive item that ranks no higher than it
     gained, lost = (np.cumsum(part[::-1])[::-1][first] for part in (hit / above, hit * hits_above / above**2))
     influence = np.empty(len(scores))
@@ -178,18 +179,15 @@ def interval(
     number of items itself for a plain share of independent items. Otherwise it is the normal (with groups, Student's)
     interval, cut at the bounds. Items of one group count as one observation.
     """
-    from scipy.stats import norm, t
-
     influence = estimate.influence
-    units, factor = len(influence), 1.0
-    quantile = float(norm.ppf((1 + level) / 2))
+    units, factor, quantile = len(influence), 1.0, _quantile(level, None)
     if groups is not None:
         _, number = np.unique(groups, return_inverse=True)
         influence = np.bincount(number.ravel(), weights=influence)
         units = len(influence)
         if units < 2:
             return None
-        factor, quantile = units / (units - 1), float(t.ppf((1 + level) / 2, units - 1))
+        factor, quantile = units / (units - 1), _quantile(level, units - 1)
     variance = factor * float(np.sum(influence**2))
     value, (lowest, highest) = estimate.value, bounds
     if bounds == (0.0, 1.0):
@@ -197,6 +195,15 @@ def interval(
         return wilson(value, units if certain else value * (1 - value) / variance, quantile)
     width = quantile * variance**0.5
     return max(lowest, value - width), min(highest, value + width)
+
+
+@cache
+def _quantile(level: float, freedom: int | None) -> float:
+    """Return the two-sided quantile of the normal distribution, or of Student's."""
+    from scipy.stats import norm, t
+
+    tail = (1 + level) / 2
+    return float(norm.ppf(tail) if freedom is None else t.ppf(tail, freedom))
 
 
 def wilson(share: float, items: float, quantile: float = 1.959963984540054) -> tuple[float, float]:
@@ -238,10 +245,10 @@ def metrics(task: Task, outputs: Array) -> tuple[str, ...]:
     found = CLASSIFICATION
     if task.kind == "binary":
         return (*found, *RANKING, *(("cost",) if task.costs else ()))
-    scores = class_scores(outputs)
-    if scores is None:
+    classes = score_count(outputs)
+    if classes is None:
         return found
-    return (*found, *RANKING, *(("top5",) if scores.shape[1] > 5 else ()))
+    return (*found, *RANKING, *(("top5",) if classes > 5 else ()))
 
 
 def estimate(task: Task, name: str, labels: Array, outputs: Array) -> Estimate:
@@ -278,8 +285,7 @@ def known_metrics() -> Sequence[str]:
 
 def class_count(task: Task, labels: Array, outputs: Array) -> int:
     """Return the number of classes; raise `BadInput` for a label that the model can't answer."""
-    scores = None if task.kind == "binary" else class_scores(outputs)
-    known = 2 if task.kind == "binary" else scores.shape[1] if scores is not None else 0
+    known = 2 if task.kind == "binary" else score_count(outputs) or 0
     highest = int(labels.max()) + 1
     if labels.min() < 0 or (known and highest > known):
         wrong = int(labels.min() if labels.min() < 0 else labels.max())
