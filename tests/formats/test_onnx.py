@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.protocols import Opening
-from trimtab.core.values import Model
+from trimtab.core.values import Model, Workload
 from trimtab.formats.onnx import OnnxFormat, external_files, save
 
 
@@ -125,6 +125,21 @@ class TestRefusals:
             (tmp_path / "model.onnx").write_bytes(content[:cut])
             with pytest.raises(BadInput):
                 opened(tmp_path / "model.onnx")
+
+    def test_any_damage_is_one_clear_line_or_harmless(self, tmp_path):
+        rng = np.random.default_rng(0)
+        content = np.frombuffer(perceptron().SerializeToString(), np.uint8)
+        places = np.concatenate([np.arange(120), np.arange(len(content) - 120, len(content))])  # the rest is weights
+        for _ in range(300):
+            damaged = content.copy()
+            damaged[rng.choice(places, 2)] = rng.integers(0, 256, 2)
+            (tmp_path / "model.onnx").write_bytes(damaged.tobytes())
+            try:
+                model = opened(tmp_path / "model.onnx")
+                OnnxFormat().contents(model)
+                OnnxFormat().work(model, Workload())
+            except BadInput as error:
+                assert "\n" not in str(error)
 
     def test_a_value_that_nothing_makes(self, tmp_path):
         for change in ("input", "output"):

@@ -401,3 +401,17 @@ class TestControlFlow:
         proto.functions.append(helper.make_function("mine", "Twice", ["a", "w"], ["c"], nodes, opsets))
         proto.opset_import.append(helper.make_opsetid("mine", 1))
         assert count_macs(proto, Workload()).macs == 2 * 2 * 4 * 4
+
+    @pytest.mark.parametrize("kind", ["If", "Loop", "Scan", "MatMulNBits", "Constant"])
+    def test_a_node_that_lacks_its_attributes_is_uncounted_not_a_crash(self, kind):
+        net = Net()
+        net.op(kind, *([] if kind == "Constant" else ["x", "x", "x"]), domain="com.microsoft" if "Bits" in kind else "")
+        found = count_macs(net.model({"x": [2, 4]}, "v1_0"), Workload())
+        assert found.macs == 0
+        assert found.coverage == (1.0 if kind == "Constant" else 0.0)
+
+    def test_a_tensor_of_no_end_is_never_made(self):
+        net = Net()
+        size = net.constant(np.array([10**6, 10**6, 10**3], np.int64))
+        y = net.op("Tile", net.op("Expand", net.constant(np.array([1], np.int64)), size), size)
+        assert count_macs(net.model({"x": [1]}, net.op("Shape", y)), Workload()).macs == 0

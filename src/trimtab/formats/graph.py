@@ -94,15 +94,33 @@ def byte_size(tensor: onnx.TensorProto) -> int:
     """Return how many bytes the elements of a tensor take in raw form; 0 for text."""
     import onnx
 
-    bits = _BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type))
-    if bits is None:
-        if tensor.data_type == onnx.TensorProto.STRING:
-            return 0
-        bits = 8 * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    return -(-math.prod(map(int, tensor.dims)) * bits // 8)
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return 0
+    try:
+        bits = _bits(tensor) or 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"tensor {tensor.name!r} has no known element type; export the model again") from error
+    return int(-(-math.prod(map(int, tensor.dims)) * bits // 8))
 
 
-_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+def _bits(tensor: onnx.TensorProto) -> int | None:
+    """Return the bits of an element that is packed below a byte."""
+    import onnx
+
+    return _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type))
+
+
+_PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+
+
+def texts(message: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every text of a message with the name of its field; what is not UTF-8 comes as bytes."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from ((field.name, text) for text in ([value] if isinstance(value, str | bytes) else value))
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                yield from texts(inner)
 
 
 def outline(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -177,7 +195,7 @@ def array(tensor: onnx.TensorProto, folder: Path | None) -> Array | None:
         return None
     path, offset, length = external_range(tensor, folder)
     inline = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    if _BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type)) is None and length:
+    if _bits(tensor) is None and length:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         mapped: Array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(tensor.dims))
         return mapped

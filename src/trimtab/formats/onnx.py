@@ -100,6 +100,9 @@ def external_files(path: Path) -> tuple[Path, ...]:
 
 def _checked(path: Path) -> onnx.ModelProto:
     proto = _parsed(path)
+    broken = next((field for field, text in graphs.texts(proto) if isinstance(text, bytes)), None)
+    if broken is not None:
+        raise BadInput(f"{path} is corrupt: a {broken} in it is no text; get the file again")
     _check_graph(proto.graph, set(), path)
     for tensor in graphs.tensors(proto):
         if graphs.is_external(tensor):

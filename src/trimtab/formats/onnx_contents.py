@@ -104,13 +104,15 @@ def _named(proto: onnx.ModelProto) -> Iterable[tuple[str, onnx.TensorProto]]:
         yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
     for node in graphs.nodes(proto):
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            yield node.output[0], node.attribute[0].t
+            yield "".join(node.output), node.attribute[0].t
 
 
 def _uses(proto: onnx.ModelProto) -> dict[str, set[Role]]:
     """Return what each value is used as: "constant", "bias", "weight", or (dtype, elements) of a packed weight."""
     uses: dict[str, set[Role]] = {}
-    scales = {node.output[1] for node in graphs.nodes(proto) if node.op_type == "DynamicQuantizeLinear"}
+    scales = {
+        name for node in graphs.nodes(proto) if node.op_type == "DynamicQuantizeLinear" for name in node.output[1:2]
+    }
     for node in graphs.nodes(proto):
         for index, name in enumerate(node.input):
             uses.setdefault(name, set()).add(_role(node, index, scales))
@@ -120,9 +122,8 @@ def _uses(proto: onnx.ModelProto) -> dict[str, set[Role]]:
 def _role(node: Any, index: int, scales: set[str]) -> Role:
     if index in _CONSTANTS.get(node.op_type, ()) or (node.op_type == "QLinearConcat" and (index < 2 or index % 3 != 2)):
         return "constant"
-    if node.op_type == "Mul" and node.input[1 - index] in scales:
+    if node.op_type == "Mul" and scales.intersection(node.input):
         return "constant"
     if index == 1 and node.op_type in ("MatMulNBits", "MatMulBnb4"):
-        columns, rows = (graphs.attribute(node, name) for name in ("N", "K"))
-        return (f"int{graphs.attribute(node, 'bits', 4)}", columns * rows)
+        return (f"int{graphs.attribute(node, 'bits', 4)}", math.prod(graphs.attribute(node, name, 0) for name in "NK"))
     return "bias" if _BIASES.get(node.op_type) == index else "weight"

@@ -19,7 +19,7 @@ import numpy as np
 
 from trimtab.core.values import Layer, Work, Workload
 from trimtab.formats import graph as graphs
-from trimtab.formats.onnx_shapes import MICROSOFT, Scope, Visit, domain_of, walk
+from trimtab.formats.onnx_shapes import MALFORMED, MICROSOFT, Scope, Visit, domain_of, walk
 
 if TYPE_CHECKING:
     import onnx
@@ -99,6 +99,8 @@ class _Count:
             parts = rule(visit)
         except UnknownError as error:
             return replace(layer, reason=str(error))
+        except MALFORMED as error:
+            return replace(layer, reason=f"its inputs or attributes are not as they should be ({error!r})")
         nonzero = sum(self._nonzero(visit, part) for part in parts)
         return replace(layer, macs=sum(part.macs for part in parts), nonzero=nonzero)
 

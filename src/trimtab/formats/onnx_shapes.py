@@ -164,14 +164,11 @@ class _Walker:
     def _visit(self, node: onnx.NodeProto, scope: Scope) -> Visit:
         inputs = tuple(scope.values.get(name, Value()) if name else Value() for name in node.input)
         made = Visit(node, inputs, (Value(),) * len(node.output), scope)
-        if not domain_of(node):
-            if node.op_type in _CONTROL:
-                return _CONTROL[node.op_type](self, made)
-            if node.op_type == "Constant":
-                return replace(made, outputs=(self._constant(node, scope),))
-            if node.op_type == "Shape" and inputs[0].shape is not None:
-                return replace(made, outputs=(_shape_of(node, inputs[0].shape),))
-        return replace(made, outputs=self._infer(made))
+        branches = not domain_of(node) and node.op_type in _CONTROL
+        try:
+            return _CONTROL[node.op_type](self, made) if branches else replace(made, outputs=self._infer(made))
+        except MALFORMED:
+            return replace(made, times=None if branches else 1)
 
     def _constant(self, node: onnx.NodeProto, scope: Scope) -> Value:
         import onnx
@@ -191,6 +188,10 @@ class _Walker:
     def _infer(self, visit: Visit) -> tuple[Value, ...]:
         node = visit.node
         key = (domain_of(node), node.op_type)
+        if key == ("", "Constant"):
+            return (self._constant(node, visit.scope),)
+        if key == ("", "Shape") and visit.inputs[0].shape is not None:
+            return (_shape_of(node, visit.inputs[0].shape),)
         if key in _RULES:
             return _fit(_RULES[key](visit), len(node.output))
         if key in _STAND_INS:
@@ -241,10 +242,7 @@ class _Walker:
         from onnx.reference import ReferenceEvaluator
 
         given = {name: value.content for name, value in zip(visit.node.input, visit.inputs, strict=True) if name}
-        sizes = [math.prod(size or 0 for size in value.shape) if value.shape else 1 for value in outputs]
-        if any(content is None for content in given.values()) or max(sizes) > _LARGEST:
-            return outputs
-        if visit.node.op_type == "Range" and not _short_range(visit.inputs):
+        if any(content is None for content in given.values()) or not all(_is_small(visit, value) for value in outputs):
             return outputs
         try:
             results = ReferenceEvaluator(visit.node, opsets=self.opsets or {"": 1}).run(None, given)
@@ -340,6 +338,9 @@ _FOLDED = frozenset({
     "Reshape", "Round", "ScatterND", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose",
     "Unsqueeze", "Where",
 })  # fmt: skip
+MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+"""What a node raises whose inputs or attributes are not as its operator says."""
+
 _EVALUATION_ERRORS = (
     ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, RuntimeError, AssertionError,
     ImportError,
@@ -374,9 +375,11 @@ def _shape_of(node: onnx.NodeProto, shape: Shape) -> Value:
     return Value(onnx.TensorProto.INT64, (len(taken),), content)
 
 
-def _short_range(inputs: tuple[Value, ...]) -> bool:
-    start, limit, delta = (float(value.content.reshape(())) if value.content is not None else 0.0 for value in inputs)
-    return delta != 0 and (limit - start) / delta <= _LARGEST
+def _is_small(visit: Visit, output: Value) -> bool:
+    """Say whether an output is known to be small; of small inputs only a few operators make large outputs."""
+    if output.shape is None or None in output.shape:
+        return visit.node.op_type not in ("ConstantOfShape", "Expand", "Range", "Tile")
+    return math.prod(size or 0 for size in output.shape) <= _LARGEST
 
 
 def _merge(options: Sequence[Value]) -> Value:

@@ -18,6 +18,7 @@ import numpy as np
 
 from trimtab.core.values import Contents, Layer, Work, options
 from trimtab.formats.onnx_macs import Part, UnknownError, einsum_macs, repeated, share_kept
+from trimtab.formats.onnx_shapes import MALFORMED
 
 if TYPE_CHECKING:
     from trimtab.core.protocols import Array
@@ -192,8 +193,8 @@ def _layer(graph: Graph, layer: Element) -> Layer:
         parts = _RULES[made.operator](layer, shapes, graph.output(layer))
     except UnknownError as error:
         return replace(made, reason=str(error))
-    except (IndexError, KeyError, ValueError) as error:
-        return replace(made, reason=f"its inputs are not as expected ({error!r})")
+    except MALFORMED as error:
+        return replace(made, reason=f"its inputs or attributes are not as they should be ({error!r})")
     nonzero = sum(_nonzero(graph, layer, part) for part in parts)
     return replace(made, macs=sum(part.macs for part in parts), nonzero=nonzero)
 
