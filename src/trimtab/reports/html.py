@@ -34,8 +34,8 @@ _DARK = """color-scheme: dark;
 """The dark page's colours; the style sheet needs them twice, for the system's choice and for the reader's."""
 
 
-def render(result: Result) -> str:
-    """Return the report of a search as one HTML document."""
+def render(result: Result, folder: Path | None = None) -> str:
+    """Return the report of a search as one HTML document; logs inside `folder` are linked as seen from there."""
     from jinja2 import Environment, StrictUndefined
 
     folder = files("trimtab.reports") / "templates"
@@ -47,17 +47,17 @@ def render(result: Result) -> str:
         style=parts["report.css"].replace("@DARK@", _DARK),
         script=parts["report.js"],
         policy=_policy(parts["report.js"]),
-        **_content(result),
+        **_content(result, folder),
     )
 
 
 def write(result: Result, path: Path) -> Path:
     """Write the report of a search to a file and return its path."""
-    write_text(path, render(result))
+    write_text(path, render(result, path.parent))
     return path
 
 
-def _content(result: Result) -> dict[str, Any]:
+def _content(result: Result, folder: Path | None) -> dict[str, Any]:
     """Return everything the template shows."""
     drawn = {name: style.inline_svg(figure, name, _TITLES[name]) for name, figure in figures.every(result).items()}
     winner = lineup.champion(result)
@@ -75,11 +75,11 @@ def _content(result: Result) -> dict[str, Any]:
         "scatter": _finite(scatter(result)),
         "readings": page.readings(result),
         "classes": page.classes(result),
-        "tried": page.tried(result),
+        "tried": page.tried(result, folder),
         "states": page.STATES,
         "certificate": method.certificate(result),
         "measured": method.measured(result),
-        "machine": method.machine(result),
+        "machine": method.machine(result.machine),
         "spent": method.spent(result),
     }
 

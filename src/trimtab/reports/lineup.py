@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from trimtab.core.values import Comparison, Measurement, Ratio, Reading, Result, Trial, TrialState, Variant
+from trimtab.core.values import (
+    Comparison,
+    Direction,
+    Measurement,
+    NoWorse,
+    Ratio,
+    Reading,
+    Result,
+    Trial,
+    TrialState,
+    Variant,
+)
 from trimtab.core.words import reading_name
 
 GIVEN, UNTOUCHED, WINNER, TRIED = "#6b7280", "#0072b2", "#d55e00", "#a3a8b0"
@@ -32,16 +43,24 @@ class Entry:
     trial: Trial | None = None
     final: bool = False
     won: bool = False
+    against: tuple[Reading, ...] = ()
+    """What is known only against the model as given: `relative_time` and the change of the metric."""
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Every reading of the variant, those against the model as given first."""
+        return (*self.against, *(self.measurement.readings if self.measurement else ()))
 
     def reading(self, name: str, place: str | None = None) -> Reading | None:
         """Return a reading that has a value, or None: what is unavailable is never drawn."""
-        found = self.measurement.reading(name, place) if self.measurement else None
-        return found if found is not None and found.value is not None else None
+        return next((r for r in self.readings if r.name == name and r.place == place and r.value is not None), None)
 
 
 def lineup(source: Result | Comparison) -> tuple[Entry, ...]:
     """Return every variant: as given, best untouched, the winner, then the others, the best state first."""
-    return _of_result(source) if isinstance(source, Result) else _of_comparison(source)
+    entries = _of_result(source) if isinstance(source, Result) else _of_comparison(source)
+    comparison = source.comparison if isinstance(source, Result) else source
+    return tuple(replace(entry, against=_against(comparison, entry, entries[0])) for entry in entries)
 
 
 def finalists(source: Result | Comparison) -> tuple[Entry, ...]:
@@ -80,13 +99,11 @@ def objective(source: Result | Comparison) -> str:
 
 
 def ratio_between(ratios: Sequence[Ratio], reading: str, entry: Entry, baseline: Entry) -> Ratio | None:
-    """Return the final ratio of `entry` over `baseline` in a reading; latencies stand for each other."""
+    """Return the final ratio of `entry` over `baseline` in a reading; that of their times when there is none."""
     mine, theirs = aliases(entry), aliases(baseline)
     found = [ratio for ratio in ratios if ratio.variant in mine and ratio.baseline in theirs]
     exact = next((ratio for ratio in found if reading_name(ratio.reading) == reading), None)
-    if exact is None and reading.startswith("latency"):
-        return next((ratio for ratio in found if ratio.reading.startswith("latency")), None)
-    return exact
+    return exact or next((ratio for ratio in found if ratio.reading.startswith("latency")), None)
 
 
 def aliases(entry: Entry) -> frozenset[str]:
@@ -116,8 +133,9 @@ def front(points: Sequence[tuple[float, float]], better: tuple[bool, bool]) -> t
 
 def _of_result(result: Result) -> tuple[Entry, ...]:
     finals = {measurement.variant.key: measurement for measurement in result.comparison.measurements}
-    given = _entry(result.as_given, "given", finals)
-    untouched = _entry(result.untouched, "untouched", finals)
+    latest = {trial.name: trial for trial in (result.as_given, result.untouched, *result.trials)}
+    given = _entry(latest[result.as_given.name], "given", finals)
+    untouched = _entry(latest[result.untouched.name], "untouched", finals)
     entries = [replace(given, name="as given", colour=GIVEN, won=result.winner == result.as_given.name)]
     if untouched.trial is not None and aliases(untouched).isdisjoint(aliases(given)):
         won = result.winner == result.untouched.name
@@ -171,6 +189,42 @@ def _merged(final: Measurement | None, search: Measurement | None) -> Measuremen
         readings=(*final.readings, *(reading for reading in search.readings if reading.name not in names)),
         traces=(*final.traces, *(trace for trace in search.traces if trace.name not in traces)),
     )
+
+
+def _against(comparison: Comparison, entry: Entry, given: Entry) -> tuple[Reading, ...]:
+    """Return time and quality of a variant against the model as given, in the final run or else in the search."""
+    mine, itself = aliases(entry), entry.name == given.name
+    judged = entry.trial.quality if entry.trial else None
+    proof = next((proof for proof in comparison.quality if itself or proof.variant in mine), judged)
+    change = f"{proof.metric}_change" if proof else ""
+    if itself:
+        return (_same("relative_time", 1.0, "lower"), *([_same(change, 0.0, "higher")] if proof else []))
+    found = []
+    ratio = ratio_between(comparison.ratios, "latency_p50", entry, given) or _screened(entry, given)
+    if ratio is not None and ratio.reading.startswith("latency"):
+        found.append(_reading("relative_time", "lower", ratio, ratio.blocks))
+    if proof is not None:
+        found.append(_reading(change, "higher", proof, proof.items))
+    return tuple(found)
+
+
+def _screened(entry: Entry, given: Entry) -> Ratio | None:
+    """Return the ratio that the search saw, when it is over the model as given."""
+    seen = entry.trial.screening if entry.trial else None
+    return seen if seen is not None and seen.baseline in aliases(given) else None
+
+
+def _reading(name: str, direction: Direction, found: Ratio | NoWorse, samples: int) -> Reading:
+    value = found.value if isinstance(found, Ratio) else found.difference
+    level = found.level if isinstance(found, Ratio) else 0.95
+    return Reading(
+        name=name, value=value, direction=direction, low=found.low, high=found.high, level=level, samples=samples
+    )
+
+
+def _same(name: str, value: float, direction: Direction) -> Reading:
+    """Return how the model as given compares with itself, by definition."""
+    return Reading(name=name, value=value, direction=direction, provenance="counted")
 
 
 def _of_comparison(comparison: Comparison) -> tuple[Entry, ...]:

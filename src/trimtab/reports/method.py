@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab.core.values import Ratio, Result
+from trimtab.core.values import Machine, Ratio, Result
 from trimtab.reports import words
 
 Facts = list[tuple[str, str]]
@@ -45,7 +45,7 @@ def measured(result: Result) -> Facts:
     said = "not run" if test is None else f"{words.factor(test)} ({words.factor_interval(test)}): {test.verdict}"
     return [
         *(_protocol(ratios[0]) if ratios else []),
-        ("Self-test, the model against itself", said),
+        ("Self-test, one variant against itself", said),
         *([("Noise audit", _noise(ratios))] if ratios else []),
     ]
 
@@ -53,8 +53,8 @@ def measured(result: Result) -> Facts:
 def _protocol(ratio: Ratio) -> Facts:
     fresh = "one fresh process" if ratio.processes == 1 else f"{ratio.processes:,} fresh processes"
     turns = (
-        f"Variants took turns in {ratio.blocks:,} blocks of calls, in {fresh} a side; a ratio is the median over "
-        f"blocks, its interval ({words.percent(ratio.level)}) a bootstrap over processes and blocks. No outlier was removed."
+        f"Variants took turns in {ratio.blocks:,} blocks of calls, in {fresh} a side; a ratio is their median, "
+        f"its interval ({words.percent(ratio.level)}) a bootstrap of processes and blocks. No outlier was removed."
     )
     margin = f"differences below {words.percent(ratio.margin)} count as equivalent"
     return [("Protocol", turns), ("Cache", ratio.cache), ("Margin", margin)]
@@ -67,9 +67,8 @@ def _noise(ratios: tuple[Ratio, ...]) -> str:
     return f"wall-clock ratios scatter {max(noises):.2f} times as much as processor-time ratios"
 
 
-def machine(result: Result) -> Facts:
-    """Return the record of the machine."""
-    box = result.machine
+def machine(box: Machine) -> Facts:
+    """Return the record of a machine."""
     load = [
         "" if box.load_average is None else f"load average {box.load_average:.2f}",
         "" if box.pressure is None else f"pressure {words.percent(box.pressure)}",
@@ -88,11 +87,11 @@ def machine(result: Result) -> Facts:
 
 
 def spent(result: Result) -> list[dict[str, str | float]]:
-    """Return where the time went, with shares of the whole in percent."""
-    total = sum(seconds for _, seconds in result.spent)
+    """Return where the time went, with shares of the whole in percent; "of it …" is a part of the entry before it."""
+    total = sum(seconds for name, seconds in result.spent if not name.startswith("of it"))
     return [
         {"name": name, "time": words.duration(seconds), "share": share, "percent": f"{share:.0f} %"}
         for name, seconds in result.spent
         if total > 0
-        for share in (100 * seconds / total,)
+        for share in (min(100 * seconds / total, 100.0),)
     ]

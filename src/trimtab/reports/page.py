@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from trimtab.core.values import NoWorse, Ratio, Reading, Result, Trial
+from trimtab.core.values import NoWorse, Ratio, Reading, Result
 from trimtab.reports import lineup, words
 from trimtab.reports.lineup import Entry
 
@@ -28,20 +30,25 @@ def status(result: Result) -> tuple[str, str]:
     """Return the state of the whole result: a word for the style sheet and one for the reader."""
     if result.winner is None:
         return "unmet", "Goal not met"
-    if result.certificate is None:
-        return ("speed", "Speed only, nothing proven") if result.goal.max_drop is None else ("unmet", "Not proven")
-    return "proven", f"Proven with {words.percent(1 - result.certificate.no_worse.error)} confidence"
+    if certified(result):
+        return "proven", f"Proven with {words.percent(1 - result.goal.error)} confidence"
+    return ("speed", "Speed only, nothing proven") if result.goal.max_drop is None else ("unmet", "Not proven")
+
+
+def certified(result: Result) -> bool:
+    """Say whether there is a certificate that proves something."""
+    return result.certificate is not None and result.certificate.no_worse.proven
 
 
 def warnings(result: Result) -> list[str]:
     """Return what a reader must know before believing a number, the gravest first."""
     found = []
-    if result.certificate is None and result.winner is not None:
+    if result.winner is not None and not certified(result):
         found.append("Speed only, nothing proven: there is no certificate that the answers of the winner are good.")
     test = result.comparison.self_test
     if test is not None and test.verdict in ("faster", "slower"):
         found.append(
-            f"The self-test failed: the model as given, timed against itself, came out {words.ratio_words(test)}. "
+            f"The self-test failed: one variant, timed against itself, came out {words.ratio_words(test)}. "
             "Don't rely on the ratios below; run again on a quieter machine."
         )
     return [*found, *result.warnings]
@@ -54,27 +61,31 @@ def tiles(result: Result) -> list[Fields]:
         return []
     found = []
     for baseline, name in ((given, "the model as given"), (_untouched(result), "the best untouched")):
-        ratio = baseline and lineup.ratio_between(result.comparison.ratios, lineup.objective(result), best, baseline)
+        ratio = baseline and _ratio(result, best, baseline)
         if ratio:
-            found.append(
-                {
-                    "value": words.factor(ratio),
-                    "label": f"{words.verdict_word(ratio)} than {name}",
-                    "note": _between(words.factor_interval(ratio), ratio.level),
-                }
-            )
+            note = f"{words.factor_interval(ratio)} at {words.percent(ratio.level)}"
+            found.append({"value": words.factor(ratio), "label": _than(ratio, name), "note": note})
     if proof := _proof(result):
-        found.append(
-            {
-                "value": words.amount(proof.difference, proof.metric, signed=True),
-                "label": words.label(proof.metric),
-                "note": f"{words.difference_interval(proof)}, {proof.flips:,} of {proof.items:,} answers changed",
-            }
-        )
-    size, was = best.reading("bytes"), given.reading("bytes")
-    if size and was:
-        found.append({"value": words.value(size), "label": "size", "note": f"was {words.value(was)}"})
+        changed = f"{words.difference_interval(proof)}, {proof.flips:,} of {proof.items:,} answers changed"
+        value = words.amount(proof.difference, proof.metric, signed=True)
+        found.append({"value": value, "label": words.label(proof.metric), "note": changed})
+    for name in dict.fromkeys((lineup.objective(result), "bytes")):
+        now, was = best.reading(name), given.reading(name)
+        if now and was and not name.startswith("latency"):
+            found.append({"value": words.value(now), "label": words.label(name), "note": f"was {words.value(was)}"})
     return found
+
+
+def _than(ratio: Ratio, name: str) -> str:
+    word = words.verdict_word(ratio)
+    return f"the speed of {name}, {word}" if ratio.verdict in ("equivalent", "inconclusive") else f"{word} than {name}"
+
+
+def _ratio(result: Result, entry: Entry, baseline: Entry) -> Ratio | None:
+    """Return the final ratio between two different variants."""
+    if entry.name == baseline.name:
+        return None
+    return lineup.ratio_between(result.comparison.ratios, lineup.objective(result), entry, baseline)
 
 
 def baselines(result: Result) -> Fields:
@@ -130,62 +141,46 @@ def classes(result: Result) -> Fields | None:
     if best is None or best.measurement is None or given.measurement is None:
         return None
     proof = _proof(result)
-    harmed = {reading.place: reading for reading in proof.harmed} if proof else {}
-    rows = []
+    changes = {reading.place: reading for reading in proof.harmed} if proof else {}
+    rows: list[Fields] = []
     for after in best.measurement.named("recall"):
         before = given.measurement.reading("recall", after.place)
         if after.place is None or after.value is None or before is None or before.value is None:
             continue
-        change = after.value - before.value
-        worse = harmed.get(after.place)
-        rows.append(
-            {
-                "name": after.place,
-                "before": cell(before),
-                "after": cell(after),
-                "change": change,
-                "text": words.amount(change, "recall", signed=True),
-                "harmed": worse is not None,
-                "interval": words.interval(worse) if worse else "",
-            }
-        )
-    rows.sort(key=lambda row: (not row["harmed"], row["change"]))
+        change, judged = after.value - before.value, changes.get(after.place)
+        rows.append({
+            "name": after.place, "before": cell(before), "after": cell(after), "change": change,
+            "text": words.amount(change, "recall", signed=True), "harmed": is_harmed(judged),
+            "why": judged.scope if judged else "",
+        })  # fmt: skip
     if not rows:
         return None
-    return {"rows": rows[:_CLASSES_SHOWN], "left": max(len(rows) - _CLASSES_SHOWN, 0), "harmed": len(harmed)}
+    changed = [row for row in rows if row["change"] or row["harmed"]]
+    changed.sort(key=lambda row: (not row["harmed"], row["change"]))
+    harmed, shown = sum(row["harmed"] for row in rows), changed[:_CLASSES_SHOWN]
+    return {"rows": shown, "harmed": harmed, "left": len(changed) - len(shown), "same": len(rows) - len(changed)}
 
 
-def tried(result: Result) -> list[Fields]:
-    """Return everything tried: state, evidence, why it was given up, where its log is."""
+def is_harmed(change: Reading | None) -> bool:
+    """Say whether the change of a class is harm beyond chance; a reading of `NoWorse.harmed` says so in its scope."""
+    return change is not None and change.scope.startswith("harmed")
+
+
+def tried(result: Result, folder: Path | None = None) -> list[Fields]:
+    """Return everything tried: state, evidence, why it was given up, where its log is (seen from `folder`)."""
+    change = f"{lineup.metric(result)}_change"
     rows = []
     for entry in lineup.lineup(result):
         trial = entry.trial
         if trial is None:
             continue
-        ratio = trial.screening
-        rows.append(
-            {
-                "name": entry.name,
-                "how": _how(entry),
-                "colour": entry.colour,
-                "won": entry.won,
-                "state": trial.state,
-                "means": STATES[trial.state],
-                "reason": trial.reason,
-                "latency": cell(entry.measurement.reading("latency_p50") if entry.measurement else None),
-                "screening": {
-                    "value": words.factor(ratio),
-                    "note": words.factor_interval(ratio),
-                    "sort": repr(words.speedup(ratio)[0]),
-                }
-                if ratio
-                else cell(None),
-                "quality": _quality_cell(trial),
-                "seconds": words.duration(trial.seconds) if trial.seconds else "–",
-                "seconds_sort": repr(trial.seconds),
-                "log": str(trial.log) if trial.log else "",
-            }
-        )
+        rows.append({
+            "name": entry.name, "how": _how(entry), "colour": entry.colour, "won": entry.won,
+            "state": trial.state, "means": STATES[trial.state], "reason": trial.reason,
+            "cells": [cell(entry.reading(name)) for name in ("relative_time", change, "bytes")],
+            "seconds": words.duration(trial.seconds) if trial.seconds else "–", "seconds_sort": repr(trial.seconds),
+            "log": _seen_from(trial.log, folder),
+        })  # fmt: skip
     return rows
 
 
@@ -205,12 +200,23 @@ def goal(result: Result) -> str:
 
 
 def _how(entry: Entry) -> str:
-    """Return what was done to a variant and how it runs, unless its name says it already."""
+    """Return what was done to a variant and how it runs, unless its name says so already."""
     trial, variant = entry.trial, entry.measurement.variant if entry.measurement else None
     steps = variant.steps if variant else trial.steps if trial else ()
     settings = variant.settings if variant else trial.settings if trial else None
     done = " → ".join(step.label() for step in steps)
-    return " on ".join(filter(None, (done, settings.label() if settings else "")))
+    said = " on ".join(filter(None, (done, settings.label() if settings else "")))
+    return "" if said in entry.name else said
+
+
+def _seen_from(log: Path | None, folder: Path | None) -> Fields | None:
+    """Return the path of a log and, where it lies inside the report's folder, the link to it."""
+    if log is None:
+        return None
+    if folder is None or not log.resolve().is_relative_to(folder.resolve()):
+        return {"text": str(log), "link": ""}
+    relative = log.resolve().relative_to(folder.resolve()).as_posix()
+    return {"text": relative, "link": f"./{quote(relative)}"}
 
 
 def _untouched(result: Result) -> Entry | None:
@@ -229,18 +235,6 @@ def _present(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if any(entry.reading(name) for entry in entries)]
 
 
-def _between(interval: str, level: float) -> str:
-    return f"{interval} at {words.percent(level)}"
-
-
-def _quality_cell(trial: Trial) -> Fields:
-    proof = trial.quality
-    if proof is None:
-        return cell(None)
-    said = words.amount(proof.difference, proof.metric, signed=True)
-    return {"value": said, "note": words.difference_interval(proof), "sort": repr(proof.difference)}
-
-
 def _span(ratios: Sequence[Ratio]) -> tuple[float, float]:
     """Return the logarithms between which all intervals of gains lie, 1× among them."""
     bounds = [bound for ratio in ratios for bound in words.speedup(ratio) if bound > 0] + [1.0]
@@ -251,11 +245,9 @@ def _span(ratios: Sequence[Ratio]) -> tuple[float, float]:
 
 def _ratio_cell(result: Result, entry: Entry, baseline: Entry, span: tuple[float, float]) -> Fields:
     """Return a ratio with where its interval lies on a common logarithmic axis, in percent."""
-    if entry.name == baseline.name:
-        return {"value": "1", "same": True}
-    ratio = lineup.ratio_between(result.comparison.ratios, lineup.objective(result), entry, baseline)
+    ratio = _ratio(result, entry, baseline)
     if ratio is None:
-        return {"value": "–", "same": True}
+        return {"value": "1" if entry.name == baseline.name else "–", "same": True}
     middle, low, high = (100 * (math.log(bound) - span[0]) / (span[1] - span[0]) for bound in words.speedup(ratio))
     one = 100 * (0 - span[0]) / (span[1] - span[0])
     return {

@@ -7,7 +7,7 @@ from typing import Any
 from trimtab.core.values import Result
 from trimtab.reports import lineup, words
 from trimtab.reports.figures.style import TOKENS
-from trimtab.reports.figures.tradeoff import axis_label, default_axes, marker
+from trimtab.reports.figures.tradeoff import allowed, axis_label, default_axes, marker
 from trimtab.reports.lineup import Entry
 
 _SHAPES = {"s": "square", "D": "diamond", "o": "circle", "^": "triangle", "X": "cross"}
@@ -15,22 +15,18 @@ _SHAPES = {"s": "square", "D": "diamond", "o": "circle", "^": "triangle", "X": "
 
 def scatter(result: Result) -> dict[str, Any] | None:
     """Return axes and points, ready to be written as JSON; None when there are fewer than two points or axes."""
-    entries = [entry for entry in lineup.lineup(result) if entry.measurement]
+    entries = [entry for entry in lineup.lineup(result) if entry.readings]
     axes = _axes(entries)
     across, up = default_axes(result)
     if len(entries) < 2 or across not in axes or up not in axes:
         return None
-    given = entries[0].reading(up)
-    limit = None
-    if given is not None and given.value is not None and result.goal.max_drop and up == lineup.metric(result):
-        drop = result.goal.max_drop
-        limit = {"axis": up, "value": given.value + (drop if given.direction == "lower" else -drop)}
+    bound = allowed(result, up)
     return {
         "x": across,
         "y": up,
         "axes": list(axes.values()),
         "points": [_point(entry, axes) for entry in entries],
-        "limit": limit,
+        "limit": None if bound is None else {"axis": up, "value": bound},
     }
 
 
@@ -39,7 +35,7 @@ def _axes(entries: list[Entry]) -> dict[str, dict[str, Any]]:
     values: dict[str, list[float]] = {}
     sample = {}
     for entry in entries:
-        for reading in entry.measurement.readings if entry.measurement else ():
+        for reading in entry.readings:
             if reading.place is None and reading.value is not None and reading.direction != "none":
                 values.setdefault(reading.name, []).append(reading.value)
                 sample[reading.name] = reading

@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING
 from trimtab.core.values import Comparison, Measurement, NoWorse, Reading, Result
 from trimtab.reports import lineup, page, words
 from trimtab.reports.lineup import Entry
+from trimtab.reports.sheets import hardware_table, inspection_table
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
     from rich.text import Text
+
+__all__ = [
+    "comparison_table",
+    "finalists_table",
+    "hardware_table",
+    "inspection_table",
+    "measurement_table",
+    "result_table",
+    "sentences",
+    "trials_table",
+    "verdict",
+]
 
 _COLOURS = {"proven": "green", "unproven": "yellow", "failed": "red", "dropped": "", "kept": ""}
 _MOST_PLACES, _WORST_PLACES = 20, 5
@@ -43,7 +56,7 @@ def verdict(result: Result) -> RenderableType:
     return Padding(Group(*lines), (1, 0))
 
 
-def result_table(result: Result) -> Table:
+def finalists_table(result: Result) -> Table:
     """Return both baselines and the finalists with their ratios and intervals."""
     entries = lineup.finalists(result)
     names = [lineup.objective(result), lineup.metric(result), "latency_p50", "bytes"]
@@ -59,28 +72,28 @@ def result_table(result: Result) -> Table:
 
 def trials_table(result: Result) -> Table:
     """Return everything that was tried: its state, what it gained and lost, and why it was given up."""
-    table = _table("Variant", "State", "screening", "quality", "Why", left=("Variant", "State", "Why"))
+    change = f"{lineup.metric(result)}_change"
+    table = _table("Variant", "State", "time vs as given", "quality", "Why", left=("Variant", "State", "Why"))
     for entry in lineup.lineup(result):
         trial = entry.trial
         if trial is None or entry.part in ("given", "untouched"):
             continue
-        ratio, proof = trial.screening, trial.quality
         table.add_row(
             _plain(entry.name),
             _plain(trial.state, _COLOURS[trial.state]),
-            _stacked(words.factor(ratio), words.factor_interval(ratio)) if ratio else _plain("–"),
-            _difference(proof) if proof else _plain("–"),
+            _cell(entry.reading("relative_time")),
+            _cell(entry.reading(change)),
             _plain(trial.reason),
         )
     return table
 
 
-def report(result: Result) -> Group:
+def result_table(result: Result) -> Group:
     """Return everything a terminal shows at the end of a search, the verdict last, where the eye is."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [result_table(result)]
-    if result.trials:
+    parts: list[RenderableType] = [finalists_table(result)]
+    if any(entry.part not in ("given", "untouched") for entry in lineup.lineup(result)):
         parts = [trials_table(result), _plain(""), *parts]
     return Group(*parts, verdict(result))
 
@@ -90,7 +103,7 @@ def comparison_table(comparison: Comparison) -> Group:
     from rich.console import Group
 
     entries = lineup.lineup(comparison)
-    names = ("latency_p50", lineup.metric(comparison), "bytes")
+    names = ("latency_p50", lineup.metric(comparison), "bytes", "macs")
     columns = [name for name in names if any(entry.reading(name) for entry in entries)]
     table = _table("Variant", "vs the first", *map(words.label, columns), "change")
     for entry in entries:
@@ -127,7 +140,7 @@ def sentences(comparison: Comparison) -> list[str]:
 
 def measurement_table(measurement: Measurement) -> Table:
     """Return the readings of one variant in groups, with units a person reads and their intervals."""
-    table = _table("Reading", "value", "95 % interval", "comes from", left=("Reading", "comes from"))
+    table = _table("Reading", "value", "interval", "comes from", left=("Reading", "comes from"))
     readings = [reading for reading in measurement.readings if reading.name != "confusion_matrix"]
     for group, members in _grouped(readings):
         if table.row_count:

@@ -13,6 +13,7 @@ _SHARES |= {"accuracy", "top5", "agreement", "macs_coverage"}
 """Readings between 0 and 1 that people say in percent and whose differences they say in points."""
 
 _LABELS = {
+    "relative_time": "time against as given",
     "latency_mean": "mean latency",
     "latency_p50": "median latency",
     "latency_p90": "p90 latency",
@@ -45,6 +46,7 @@ _GAINS = {
 """What a gain, a loss and a tie in a reading are called; times are faster, slower and as fast as."""
 
 _BYTES = ("bytes", "byte", "B")
+_RATES = ("MAC/s", "B/s")
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _MACS = ((1e9, "GMACs"), (1e6, "MMACs"), (1e3, "kMACs"), (1.0, "MACs"))
@@ -63,6 +65,13 @@ def scale(name: str, unit: str, value: float) -> Scale:
     """Return the unit in which a reading of that size is easiest to read."""
     if name in _SHARES:
         return Scale(0.01, "%")
+    if name.endswith("_change") and is_share(name.removesuffix("_change")):
+        return Scale(0.01, "pt")
+    if name == "relative_time":
+        return Scale(1.0, "×")
+    if unit in _RATES:
+        made = _fitting(_SIZES if unit == "B/s" else _MACS, value)
+        return Scale(made.factor, f"{made.symbol}/s")
     if unit == "s":
         return _fitting(_TIMES, value)
     if unit in _BYTES:
@@ -71,12 +80,14 @@ def scale(name: str, unit: str, value: float) -> Scale:
         return _fitting(_MACS, value)
     if name == "parameters":
         return _fitting(_COUNTS, value)
-    return Scale(1.0, "×" if name.startswith("compression") else "" if unit == "1" else unit)
+    symbol = "items/s" if name == "throughput" else "" if unit == "1" else unit
+    return Scale(1.0, "×" if name.startswith("compression") else symbol)
 
 
 def label(name: str, place: str | None = None) -> str:
     """Return what a reading is called in a sentence: `latency_p50` is "median latency"."""
-    said = _LABELS.get(name) or name.replace("_", " ")
+    base = name.removesuffix("_change")
+    said = f"change of {label(base)}" if base != name else _LABELS.get(name) or name.replace("_", " ")
     return f"{said}, {place}" if place else said
 
 
@@ -90,13 +101,20 @@ def interval(reading: Reading) -> str:
     """Return the interval of a reading in the unit its value is shown in, "" when it has none."""
     if reading.value is None or reading.low is None or reading.high is None:
         return ""
-    return _interval(reading.value, reading.low, reading.high, scale(reading.name, reading.unit, reading.value))
+    metric = reading.name.removesuffix("_change")
+    if metric != reading.name:
+        return _differences(reading.low, reading.high, metric)
+    between = _interval(reading.value, reading.low, reading.high, scale(reading.name, reading.unit, reading.value))
+    return between if reading.level == 0.95 else f"{between} at {percent(reading.level)}"
 
 
 def value(reading: Reading) -> str:
     """Return the value of a reading with its unit; in words when it is unavailable."""
     if reading.value is None:
         return "n too small" if reading.name.startswith("latency_p") else "unavailable"
+    metric = reading.name.removesuffix("_change")
+    if metric != reading.name:
+        return amount(reading.value, metric, signed=True)
     shown = scale(reading.name, reading.unit, reading.value)
     digits = _digits(reading.value / shown.factor, _half_width(reading) / shown.factor)
     if reading.unit == "1" and reading.provenance == "counted" and shown.factor == 1.0:
@@ -133,42 +151,39 @@ def speedup(ratio: Ratio) -> tuple[float, float, float]:
 
 
 def factor(ratio: Ratio) -> str:
-    """Return how much better, without its interval: "2.31×"; below 1 it is worse."""
-    return f"{_number(speedup(ratio)[0], _factor_digits(ratio))}×"
+    """Return how many times better ("2.31×"), or, where the verdict is that it is worse, how many times worse."""
+    gain, low, high = _turned(ratio)
+    return f"{_number(gain, _digits(gain, (high - low) / 2))}×"
 
 
 def factor_interval(ratio: Ratio) -> str:
     """Return the interval of `factor`: "2.25–2.38"."""
-    _, low, high = speedup(ratio)
-    digits = _factor_digits(ratio)
+    gain, low, high = _turned(ratio)
+    digits = _digits(gain, (high - low) / 2)
     return f"{_number(low, digits)}–{_number(high, digits)}"
+
+
+def _turned(ratio: Ratio) -> tuple[float, float, float]:
+    gain, low, high = speedup(ratio)
+    return (1 / gain, 1 / high, 1 / low) if ratio.verdict == "slower" else (gain, low, high)
 
 
 def verdict_word(ratio: Ratio) -> str:
     """Return the verdict in the words of the reading: faster, smaller, more throughput …"""
     better, worse, _ = _GAINS.get(ratio.reading, ("faster", "slower", "as fast as"))
-    return {"faster": better, "slower": worse}.get(ratio.verdict, ratio.verdict)
+    return {"faster": better, "slower": worse, "inconclusive": "undecided"}.get(ratio.verdict, ratio.verdict)
 
 
 def ratio_words(ratio: Ratio, than: str = "") -> str:
     """Return a ratio with its verdict and interval: "2.31× faster (2.25–2.38)", with `than` "… than the other"."""
-    better, worse, tie = _GAINS.get(ratio.reading, ("faster", "slower", "as fast as"))
-    gain, low, high = speedup(ratio)
-    if ratio.verdict == "equivalent":
-        return f"{tie} {than or 'before'} ({_factor(gain, low, high, ', ')})"
-    if ratio.verdict == "inconclusive":
-        return f"not measurably different from {than or 'before'} ({_factor(gain, low, high, ', ')}: undecided)"
-    words = better
-    if ratio.verdict == "slower":
-        words, (gain, low, high) = worse, (1 / gain, 1 / high, 1 / low)
-    number, _, between = _factor(gain, low, high, "|").partition("|")
-    return f"{number} {words}" + f" ({between})" * bool(between) + f" than {than}" * bool(than)
-
-
-def _factor(gain: float, low: float, high: float, glue: str) -> str:
-    digits = _digits(gain, (high - low) / 2)
-    number = f"{_number(gain, digits)}×"
-    return number if low == high else f"{number}{glue}{_number(low, digits)}–{_number(high, digits)}"
+    between = "" if ratio.low == ratio.high else factor_interval(ratio)
+    if ratio.verdict in ("equivalent", "inconclusive"):
+        tie = _GAINS.get(ratio.reading, ("", "", "as fast as"))[2]
+        start = tie if ratio.verdict == "equivalent" else "not measurably different from"
+        undecided = "" if ratio.verdict == "equivalent" else ": undecided"
+        return f"{start} {than or 'before'} ({factor(ratio)}{', ' * bool(between)}{between}{undecided})"
+    said = f"{factor(ratio)} {verdict_word(ratio)}"
+    return said + f" ({between})" * bool(between) + f" than {than}" * bool(than)
 
 
 def is_share(metric: str) -> bool:
@@ -187,8 +202,7 @@ def amount(difference: float, metric: str, signed: bool = False) -> str:
 
 def difference_interval(proof: NoWorse) -> str:
     """Return the interval of a difference of quality: "−0.42 to +0.21"."""
-    low, high = (amount(bound, proof.metric, signed=True).removesuffix(" pt") for bound in (proof.low, proof.high))
-    return f"{low} to {high}"
+    return _differences(proof.low, proof.high, proof.metric)
 
 
 def difference_words(proof: NoWorse) -> str:
@@ -234,9 +248,9 @@ def _digits(shown: float, half_width: float) -> int:
     return digits + 1 if 0 < half_width < 0.5 * 10.0**-digits else digits
 
 
-def _factor_digits(ratio: Ratio) -> int:
-    gain, low, high = speedup(ratio)
-    return _digits(gain, (high - low) / 2)
+def _differences(low: float, high: float, metric: str) -> str:
+    """Return the interval of a difference without its unit: "−0.42 to +0.21"."""
+    return " to ".join(amount(bound, metric, signed=True).removesuffix(" pt") for bound in (low, high))
 
 
 def _half_width(reading: Reading) -> float:

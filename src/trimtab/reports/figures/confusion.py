@@ -45,6 +45,9 @@ def confusion(source: Result | Comparison) -> Figure | None:
             _write(axes, counts, np.sqrt(_shares(counts)), _plain, peak)
         difference = after - before
         _difference(panels[2], difference, classes)
+        if not difference.any():
+            middle = len(classes) / 2
+            panels[2].text(middle, middle, "no difference", ha="center", va="center", color=style.MUTED)
         _write(panels[2], difference, _strength(difference), _signed, np.abs(difference).max())
         panels[0].set_ylabel("true class")
         panels[1].set_xlabel(f"predicted class{note}")

@@ -50,6 +50,7 @@ def latency(source: Result | Comparison) -> Figure | None:
         wide = max(values) > 20 * min(values) > 0
         if wide:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"time of one call ({scale.symbol}{', logarithmic' if wide else ''}), lower is better")
         axes.set_ylabel("")
         axes.tick_params(axis="y", labelcolor=style.INK)

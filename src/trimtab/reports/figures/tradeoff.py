@@ -42,7 +42,7 @@ def tradeoff(source: Result | Comparison, x: str | None = None, y: str | None = 
         _draw_front(axes, points, scales)
         for entry, right, high in reversed(points):
             _draw_point(axes, entry, (right, high), scales)
-        _draw_limit(axes, source, points[0], up, scales[1])
+        _draw_limit(axes, source, up, scales[1])
         axes.set_xlabel(axis_label(points[0][1], scales[0]))
         axes.set_ylabel(axis_label(points[0][2], scales[1]))
         axes.margins(0.08, 0.14)
@@ -54,9 +54,15 @@ def tradeoff(source: Result | Comparison, x: str | None = None, y: str | None = 
 
 
 def default_axes(source: Result | Comparison) -> tuple[str, str]:
-    """Return the readings of the goal, what is improved and what is protected, or the first that can be drawn."""
-    across, up = lineup.objective(source), lineup.metric(source)
-    return across, up if drawable(source, up) else "bytes" if across != "bytes" else "latency_p50"
+    """Return what the goal improves and what it protects, in the readings that most variants have.
+
+    Every variant was timed and judged against the model as given; only finalists were measured by themselves.
+    """
+    objective, metric = lineup.objective(source), lineup.metric(source)
+    timed = objective.startswith(("latency", "throughput")) and drawable(source, "relative_time")
+    across = "relative_time" if timed else objective
+    choices = (f"{metric}_change", metric, "bytes", "latency_p50")
+    return across, next((name for name in choices if name != across and drawable(source, name)), "bytes")
 
 
 def drawable(source: Result | Comparison, name: str) -> bool:
@@ -154,14 +160,17 @@ def _bounds(reading: Reading, scale: words.Scale) -> tuple[float, float, float]:
     return value / scale.factor, max(value - low, 0) / scale.factor, max(high - value, 0) / scale.factor
 
 
-def _draw_limit(
-    axes: Axes, source: Result | Comparison, given: tuple[Entry, Reading, Reading], up: str, scale: words.Scale
-) -> None:
-    """Draw how far the protected reading may fall."""
-    if not isinstance(source, Result) or source.goal.max_drop is None or up != lineup.metric(source):
-        return
-    value, turned = given[2].value or 0.0, given[2].direction == "lower"
-    bound = value + source.goal.max_drop if turned else value - source.goal.max_drop
-    axes.axhline(
-        bound / scale.factor, color=style.WORSE, linewidth=1, linestyle=(0, (1, 2)), zorder=1, label="allowed loss"
-    )
+def allowed(source: Result | Comparison, up: str) -> float | None:
+    """Return how far the protected reading may change, when `up` is that change."""
+    if not isinstance(source, Result) or source.goal.max_drop is None or up != f"{lineup.metric(source)}_change":
+        return None
+    return -source.goal.max_drop
+
+
+def _draw_limit(axes: Axes, source: Result | Comparison, up: str, scale: words.Scale) -> None:
+    bound = allowed(source, up)
+    if bound is not None:
+        dotted = (0, (1, 2))
+        axes.axhline(
+            bound / scale.factor, color=style.WORSE, linewidth=1, linestyle=dotted, zorder=1, label="allowed loss"
+        )

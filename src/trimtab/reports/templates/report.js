@@ -70,7 +70,8 @@
     const digits = Math.max(0, -Math.floor(Math.log10(step)));
     const found = [];
     for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) {
-      found.push([n * step, (n * step).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })]);
+      const value = n === 0 ? 0 : n * step; // never "-0"
+      found.push([value, value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })]);
     }
     return found;
   }
