@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import binom, norm
-
-_TAIL = 1e-10
+from scipy.special import bdtr, gammaln, xlog1py, xlogy
+from scipy.stats import norm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +153,12 @@ def fewest_items(delta: float, alpha: float = 0.05) -> int:
 def exact_error(n: int, psi: float, delta: float, alpha: float = 0.05) -> float:
     """Return the exact probability that a model worse by exactly δ, with discordance ψ ≥ δ, is certified on n items.
 
-    The trinomial probabilities of (b, c) are summed over the region of proof; tails below 1e-10 count as errors.
+    The trinomial probabilities of (b, c) are summed over the region of proof; tails cut off (1e-9) count as errors.
     """
     _check(delta, alpha)
     if not delta <= psi <= 1:
         raise ValueError(f"with a difference of {delta:g} the discordance lies between {delta:g} and 1, not at {psi:g}")
-    return _chance(n, psi, delta, float(norm.ppf(1 - alpha)))
+    return _chance(_most_losses(n, delta, float(norm.ppf(1 - alpha))), psi, delta)
 
 
 def exact_p(pairs: Pairs, delta: float) -> float:
@@ -176,30 +175,33 @@ def exact_p(pairs: Pairs, delta: float) -> float:
     better = min(n - worse, math.floor(pairs.better + 1e-9))
     # Ties with the observed score must count, in spite of rounding.
     z = float(tango_z(n, better, worse, -delta)) - 1e-9
-    return max(_chance(n, psi, delta, z) for psi in np.geomspace(delta, 1.0, 80))
+    most = _most_losses(n, delta, z)
+    return max(_chance(most, psi, delta) for psi in np.geomspace(delta, 1.0, 80))
 
 
-def _chance(n: int, psi: float, delta: float, z: float) -> float:
-    """Return P(score > z) for n items, discordance ψ and a true difference of −δ."""
-    gain, loss = (psi - delta) / 2, (psi + delta) / 2
-    first, last = int(binom.ppf(_TAIL, n, gain)), int(binom.isf(_TAIL, n, gain))
-    better = np.arange(max(first, 0), last + 1)
-    mass = binom.pmf(better, n, gain)
-    most = _most_losses(n, better, delta, z)
-    below = binom.cdf(most, n - better, min(loss / (1 - gain), 1.0))
+def _chance(most: NDArray[np.int64], psi: float, delta: float) -> float:
+    """Return the probability that c ≤ most[b] when the discordance is ψ and the true difference −δ."""
+    n, gain, loss = most.size - 1, (psi - delta) / 2, (psi + delta) / 2
+    reach = 7 * math.sqrt(n * gain) + 16  # by Bernstein's inequality, tails beyond it hold less than 1e-9
+    first, last = max(0, math.floor(n * gain - reach)), min(n, math.ceil(n * gain + reach))
+    better = np.arange(first, last + 1)
+    ways = gammaln(n + 1) - gammaln(better + 1) - gammaln(n - better + 1)
+    mass = np.exp(ways + xlogy(better, gain) + xlog1py(n - better, -gain))
+    within = most[first : last + 1]
+    below = np.where(within < 0, 0.0, bdtr(np.maximum(within, 0), n - better, min(loss / (1 - gain), 1.0)))
     return float(min(1.0, (mass * below).sum() + max(0.0, 1 - mass.sum())))
 
 
-def _most_losses(n: int, better: NDArray[np.int64], delta: float, z: float) -> NDArray[np.int64]:
-    """Return, for each b, the largest c whose score still exceeds z (−1 if none does), by bisection.
+def _most_losses(n: int, delta: float, z: float) -> NDArray[np.int64]:
+    """Return, for each b from 0 to n, the largest c whose score still exceeds z (−1 if none does), by bisection.
 
     The score falls as c grows at fixed b, which is what makes the region of proof an interval.
     """
-    passing, failing = np.full(better.shape, -1), n - better + 1
-    while np.any(failing - passing > 1):
+    better = np.arange(n + 1)
+    passing, failing = np.full(n + 1, -1), n - better + 1
+    while np.any(undecided := failing - passing > 1):
         middle = (passing + failing) // 2
         passes = tango_z(n, better, np.maximum(middle, 0), -delta) > z
-        undecided = failing - passing > 1
         passing = np.where(undecided & passes, middle, passing)
         failing = np.where(undecided & ~passes, middle, failing)
     return passing
