@@ -205,6 +205,11 @@ class TestExternalData:
         assert external_files(external) == (external.parent / "weights.bin",)
         assert OnnxFormat().contents(opened(external)).files == (external, external.parent / "weights.bin")
 
+    def test_is_listed_under_the_folder_as_it_was_named(self, tmp_path, external):
+        link = tmp_path / "link"
+        link.symlink_to(external.parent)
+        assert external_files(link / "model.onnx") == (link / "weights.bin",)
+
 
 class TestSaving:
     def test_what_is_saved_is_loaded_and_equal_models_are_equal_files(self, tmp_path):

@@ -160,7 +160,7 @@ def external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, i
             f"tensor {tensor.name!r} says its data is in another file but not in which; export the model again"
         )
     try:
-        path = inside(folder, location)
+        path = folder / inside(folder, location).relative_to(folder.resolve())
     except BadInput as error:
         raise Unsafe(
             f"tensor {tensor.name!r} wants its data from {location!r}, which is outside the model's folder; "

@@ -66,7 +66,8 @@ class OnnxFormat:
         """Return the files, operators and parameters of the model."""
         from trimtab.formats.onnx_contents import contents
 
-        return contents(_parsed(model.path), (model.path, *external_files(model.path)))
+        proto = _parsed(model.path)
+        return contents(proto, (model.path, *_external_files(proto, model.path.parent)))
 
     def work(self, model: Model, workload: Workload) -> Work:
         """Return the multiply-accumulates of one call, layer by layer."""
@@ -94,8 +95,12 @@ def save(proto: onnx.ModelProto, path: Path, states: States | None = None, inlin
 
 def external_files(path: Path) -> tuple[Path, ...]:
     """Return the external data files of an ONNX file, each once, in the order of their names."""
-    tensors = (tensor for tensor in graphs.tensors(_parsed(path)) if graphs.is_external(tensor))
-    return tuple(sorted({graphs.external_range(tensor, path.parent)[0] for tensor in tensors}))
+    return _external_files(_parsed(path), path.parent)
+
+
+def _external_files(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
+    tensors = (tensor for tensor in graphs.tensors(proto) if graphs.is_external(tensor))
+    return tuple(sorted({graphs.external_range(tensor, folder)[0] for tensor in tensors}))
 
 
 def _checked(path: Path) -> onnx.ModelProto:
