@@ -1,5 +1,6 @@
 """PyTorch factories: built, given weights, kept as a folder, loaded again."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_code_that_changed_after_opening_is_refused(cnn: str, opening: Opening, 
     model = TorchFormat().open(cnn, opening)
     (tmp_path / "net.py").write_text(CNN + "\n# edited\n")
     with pytest.raises(BadInput, match="has changed since"):
+        TorchFormat().load(model)
+
+
+def test_a_history_that_cannot_be_replayed_is_refused_not_ignored(cnn: str, opening: Opening) -> None:
+    model = TorchFormat().open(cnn, opening)
+    recipe = json.loads((model.path / "module.json").read_text())
+    recipe["history"] = [{"technique": "prune", "options": [["ratio", 0.5]], "seed": 0}]
+    (model.path / "module.json").write_text(json.dumps(recipe))
+    with pytest.raises(BadInput, match=r"changed in structure \(prune\(ratio=0\.5\)\)"):
         TorchFormat().load(model)
 
 

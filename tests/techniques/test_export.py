@@ -50,13 +50,6 @@ class Cell(nn.Module):
         return self.head(after), after
 
 
-class TwoAtATime(nn.Module):
-    """Its code fixes the batch while it is traced, though any batch runs."""
-
-    def forward(self, x):  # type: ignore[no-untyped-def]
-        return x * 2 if x.shape[0] == 1 else torch.cat([row * 2 for row in x.split(1)])
-
-
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.set_num_threads(1)
@@ -189,6 +182,19 @@ def test_a_batch_that_tracing_fixes_is_said_in_the_step(tmp_path: Path) -> None:
     assert made.model.signature.inputs[0].shape == (1, 3)
     chosen = ExportOnnx(batch=4).apply(variant, context(variant, tmp_path / "four"))
     assert chosen.model.signature.outputs[0].shape == (4, 3)
+
+
+def test_a_users_program_is_exported_at_the_batch_asked_for(tmp_path: Path) -> None:
+    from trimtab.core.protocols import Opening
+    from trimtab.formats.torch_export import TorchExportFormat
+
+    free = ({0: torch.export.Dim.AUTO},)
+    program = torch.export.export(nn.Linear(4, 3).eval(), (torch.zeros(2, 4),), dynamic_shapes=free)
+    torch.export.save(program, tmp_path / "program.pt2")
+    model = TorchExportFormat().open(str(tmp_path / "program.pt2"), Opening(folder=tmp_path))
+    variant = as_given(model)
+    made = ExportOnnx(batch=4).apply(variant, context(variant, tmp_path / "made"))
+    assert [spec.shape for spec in (*made.model.signature.inputs, *made.model.signature.outputs)] == [(4, 4), (4, 3)]
 
 
 def test_control_flow_on_values_is_refused_with_pytorchs_reason(tmp_path: Path) -> None:

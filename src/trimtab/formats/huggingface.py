@@ -43,7 +43,7 @@ class HuggingFaceFormat:
             Unsafe: The weights are pickles, or the model needs code from the folder.
             BadInput: A file is missing, or the weights don't fit the configuration.
         """
-        path = Path(source)
+        path = Path(source).absolute()
         files = _files(path)
         module = self._build(path)
         names = [module.answer]

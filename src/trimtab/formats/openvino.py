@@ -50,7 +50,7 @@ class OpenVinoFormat:
             BadInput: The file is no IR, it is damaged, or its weights are missing or too short.
             Unsafe: The XML declares entities.
         """
-        path = Path(source)
+        path = Path(source).absolute()
         if opening.states:
             raise BadInput(
                 "the states of an OpenVINO model can't be named; give the ONNX or PyTorch model it was made of"
@@ -139,7 +139,7 @@ def save(graph: Any, folder: Path, signature: Signature | None = None, compress_
         written = Path(scratch) / "model.xml"
         openvino.save_model(graph, written, compress_to_fp16=compress_to_fp16)
         digest = digest_files(_files(written))
-        final = folder / f"{digest[:12]}.xml"
+        final = folder.absolute() / f"{digest[:12]}.xml"
         _bin(written).replace(_bin(final))
         written.replace(final)
     found = signature or _signature(_parsed(final), final)

@@ -107,6 +107,10 @@ class TorchFormat:
     def load(self, model: Model) -> Any:
         """Return the module with its weights, in evaluation mode; refuse when its code has changed since."""
         recipe = _read(model.path)
+        if recipe.history:
+            raise BadInput(
+                f"{model.path} was changed in structure ({recipe.history[0].label()}), which can't be replayed yet"
+            )
         import_torch("loading a PyTorch model")
         _, module = _build(recipe.factory, recipe.search_path, recipe.arguments)
         if _source_digest(module, recipe.factory, recipe.search_path) != recipe.source:
@@ -127,6 +131,7 @@ class TorchFormat:
         return torch_macs.work(model, workload)
 
     def _reopen(self, path: Path, trusted: bool) -> Model:
+        path = path.absolute()
         recipe = _read(path)
         if not trusted:
             raise Unsafe(
@@ -393,7 +398,7 @@ def _save(module: Any, factory: str, code: ModuleType, signature: Signature, fol
     tensors, aliases = _unshared(module.state_dict())
     source = _source_digest(module, factory, search_path)
     recipe = Recipe(factory=factory, search_path=search_path, aliases=aliases, source=source, signature=signature)
-    make_folder(folder)
+    folder = make_folder(folder.absolute())
     temporary = folder / f".torch-{source[:12]}"
     with whole_folder(temporary) as place, disk_errors(place):
         save_file(tensors, place / _WEIGHTS)

@@ -356,7 +356,7 @@ def _kept_signature(path: Path) -> Signature | None:
 
 def _placed(copy: Path, folder: Path, signature: Signature) -> Model:
     digest = digest_files([copy])
-    final = folder / f"{digest[:12]}.pt2"
+    final = folder.absolute() / f"{digest[:12]}.pt2"
     copy.chmod(0o644)
     copy.replace(final)
     return Model(format=TorchExportFormat.name, path=final, digest=digest, signature=signature)

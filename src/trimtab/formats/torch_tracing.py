@@ -202,11 +202,11 @@ def load_live(model: Model) -> Any:
     return plugins.make("formats", model.format).load(model)
 
 
-def export(module: Any, signature: Signature, batch: int | None = None) -> Any:
+def export(live: Any, signature: Signature, batch: int | None = None) -> Any:
     """Return the program that torch.export makes of a module.
 
     Args:
-        module: The live module, in evaluation mode.
+        live: The module, in evaluation mode, called by keyword; or a program, called as it was exported.
         signature: Its inputs; free dimensions are exported free.
         batch: Fixes the batch at this size.
 
@@ -223,9 +223,13 @@ def export(module: Any, signature: Signature, batch: int | None = None) -> Any:
         }
         for spec in signature.inputs
     }
+    module, args, kwargs = live, (), given
+    if not isinstance(live, torch.nn.Module):
+        args, kwargs = torch.utils._pytree.tree_unflatten(list(given.values()), live.call_spec.in_spec)
+        module = live.module()
     try:
         with quiet(), torch.no_grad():
-            program = torch.export.export(module, (), kwargs=given, dynamic_shapes=free)
+            program = torch.export.export(module, tuple(args), kwargs=kwargs, dynamic_shapes=free)
     except FOREIGN_ERRORS as error:
         raise BadInput(
             f"torch.export can't trace this module ({first_line(error)}); "

@@ -27,6 +27,7 @@ class ExportOnnx:
     """
 
     name = "export-onnx"
+    lossless = True
 
     def __init__(self, opset: int | None = None, batch: int | None = None) -> None:
         self.opset = opset
@@ -81,10 +82,8 @@ def program_at(variant: Variant, batch: int | None) -> tuple[Any, Signature]:
     """
     torch = import_torch("exporting a PyTorch model")
     live, signature = load_live(variant.model), variant.model.signature
-    if not isinstance(live, torch.nn.Module):
-        if batch is None:
-            return live, signature
-        live = live.module()
+    if batch is None and not isinstance(live, torch.nn.Module):
+        return live, signature
     try:
         return export(live, signature, batch), _fixed(signature, batch)
     except BadInput as error:

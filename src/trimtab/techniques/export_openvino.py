@@ -24,6 +24,7 @@ class ExportOpenVino:
     """
 
     name = "export-openvino"
+    lossless = True
 
     def __init__(self, compress_to_fp16: bool = False) -> None:
         self.compress_to_fp16 = compress_to_fp16
