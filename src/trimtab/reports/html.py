@@ -38,8 +38,10 @@ def render(result: Result, folder: Path | None = None) -> str:
     """Return the report of a search as one HTML document; logs inside `folder` are linked as seen from there."""
     from jinja2 import Environment, StrictUndefined
 
-    folder = files("trimtab.reports") / "templates"
-    parts = {name: (folder / name).read_text(encoding="utf-8") for name in ("report.html", "report.css", "report.js")}
+    templates = files("trimtab.reports") / "templates"
+    parts = {
+        name: (templates / name).read_text(encoding="utf-8") for name in ("report.html", "report.css", "report.js")
+    }
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["variable"] = lambda colour: f"var({style.TOKENS[colour]})"
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "allow_nan": False}

@@ -104,7 +104,7 @@ def comparison_table(comparison: Comparison) -> Group:
 
     entries = lineup.lineup(comparison)
     names = ("latency_p50", lineup.metric(comparison), "bytes", "macs")
-    columns = [name for name in names if any(entry.reading(name) for entry in entries)]
+    columns = [name for name in names if any(entry.reading(name) for entry in entries)][:3]
     table = _table("Variant", "vs the first", *map(words.label, columns), "change")
     for entry in entries:
         proof = next((proof for proof in comparison.quality if proof.variant in lineup.aliases(entry)), None)

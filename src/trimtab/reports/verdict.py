@@ -45,10 +45,10 @@ def _gain(name: str, over_given: Ratio | None, over_untouched: Ratio | None) -> 
 
 def _proof(goal: Goal, certificate: Certificate | None) -> str:
     """Return how sure we are that nothing was lost."""
-    if certificate is None and goal.max_drop is None:
+    if goal.max_drop is None:
         return "speed only: nothing is proven about its quality"
-    if certificate is None:
-        return f"not proven to stay within the allowed drop of {goal.max_drop:g}: there is no certificate"
+    if certificate is None or not certificate.no_worse.proven:
+        return f"not proven to stay within the allowed drop of {goal.max_drop:g}"
     proof = certificate.no_worse
     sure = words.percent(1 - proof.error)
     allowed = words.amount(proof.max_drop, proof.metric)

@@ -23,8 +23,9 @@ _LABELS = {
     "bytes": "size",
     "compression_bytes": "compression (bytes)",
     "compression_parameters": "compression (parameters)",
-    "macs": "multiply-accumulates",
-    "macs_nonzero": "non-zero multiply-accumulates",
+    "macs": "MACs",
+    "peak_macs": "peak MACs",
+    "macs_nonzero": "non-zero MACs",
     "macs_coverage": "share of operators counted",
     "top5": "top-5 accuracy",
     "roc_auc": "ROC AUC",
@@ -39,7 +40,7 @@ _LABELS = {
 _GAINS = {
     "bytes": ("smaller", "larger", "as large as"),
     "peak_memory": ("less memory", "more memory", "as much memory as"),
-    "macs": ("fewer multiply-accumulates", "more multiply-accumulates", "as many multiply-accumulates as"),
+    "macs": ("fewer MACs", "more MACs", "as many MACs as"),
     "parameters": ("fewer parameters", "more parameters", "as many parameters as"),
     "throughput": ("more throughput", "less throughput", "as much throughput as"),
 }
@@ -195,9 +196,7 @@ def amount(difference: float, metric: str, signed: bool = False) -> str:
     """Return a difference of quality in the words of its metric: 0.012 of accuracy is "1.2 pt"."""
     shown = difference * 100 if is_share(metric) else difference
     digits = 2 if is_share(metric) and 0 < abs(shown) < 0.995 else 1 if is_share(metric) else _decimals(shown)
-    number = _number(shown, digits)
-    number = f"+{number}" if signed and shown > 0 else number
-    return f"{number} pt" if is_share(metric) else number
+    return _signed(shown, digits, signed) + " pt" * is_share(metric)
 
 
 def difference_interval(proof: NoWorse) -> str:
@@ -250,7 +249,13 @@ def _digits(shown: float, half_width: float) -> int:
 
 def _differences(low: float, high: float, metric: str) -> str:
     """Return the interval of a difference without its unit: "−0.42 to +0.21"."""
-    return " to ".join(amount(bound, metric, signed=True).removesuffix(" pt") for bound in (low, high))
+    turn = 100 if is_share(metric) else 1
+    digits = 2 if is_share(metric) else _decimals(max(abs(low), abs(high)))
+    return f"{_signed(low * turn, digits, True)} to {_signed(high * turn, digits, True)}"
+
+
+def _signed(shown: float, digits: int, signed: bool) -> str:
+    return f"+{_number(shown, digits)}" if signed and shown > 0 else _number(shown, digits)
 
 
 def _half_width(reading: Reading) -> float:

@@ -75,7 +75,7 @@ def spokes(entries: tuple[Entry, ...], metric: str) -> dict[str, dict[str, float
         scores = _scores(entries, name, None)
         if scores:
             direction = next(r.direction for entry in entries if (r := entry.reading(name)))
-            found[f"{_short(words.label(name))}\n({direction} is better)"] = scores
+            found[f"{words.label(name)}\n({direction} is better)"] = scores
     batches = (
         [r.place for r in entries[0].measurement.named("throughput")] if entries and entries[0].measurement else []
     )
@@ -99,10 +99,6 @@ def _scores(entries: tuple[Entry, ...], name: str, place: str | None) -> dict[st
         key: math.nan if r is None or r.value is None else best / r.value if lower else r.value / best
         for key, r in readings.items()
     }
-
-
-def _short(label: str) -> str:
-    return label.replace("multiply-accumulates", "MACs")
 
 
 def _turn_outward(axes: PolarAxes, turns: list[float]) -> None:

@@ -102,7 +102,7 @@
 
   function draw() {
     const x = axes.get(chosen.across.value), y = axes.get(chosen.up.value);
-    const points = data.points.filter((point) => point.values[x.name] && point.values[y.name])
+    const points = data.points.filter((point) => [x, y].every((axis) => point.values[axis.name] && point.values[axis.name][0] !== null))
       .sort((a, b) => a.values[x.name][0] - b.values[x.name][0]);
     live.replaceChildren();
     const svg = node("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${y.label} over ${x.label}, ${points.length} variants; arrow keys move between them` }, live);
@@ -143,6 +143,13 @@
     const drawn = points.map((point) => mark(svg, point, x, y, across, up));
     for (const point of points.filter((p) => p.main).sort((a, b) => b.won - a.won)) label(svg, point, across(point.values[x.name][0]), up(point.values[y.name][0]), taken);
     steer(drawn, points, x, y);
+    const missing = data.points.length - points.length;
+    if (missing) {
+      const note = document.createElement("p");
+      note.className = "note";
+      note.textContent = missing === 1 ? "One variant lacks one of these two readings and is not drawn." : `${missing} variants lack one of these two readings and are not drawn.`;
+      live.append(note);
+    }
   }
 
   function mark(svg, point, x, y, across, up) {

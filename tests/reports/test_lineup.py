@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.core.values import Comparison
+from trimtab.reports import lineup
+
+NAME = "static-int8 on openvino"
+
+
+def test_baselines_come_first_and_the_winner_next(result):
+    entries = lineup.lineup(result)
+    assert [entry.name for entry in entries[:3]] == ["as given", "best untouched", NAME]
+    assert [entry.won for entry in entries[:3]] == [False, False, True]
+    assert len(entries) == len(result.trials)
+
+
+def test_every_finalist_has_a_colour_of_its_own(result):
+    colours = [entry.colour for entry in lineup.finalists(result)]
+    assert len(set(colours)) == len(colours) == 4
+    assert lineup.TRIED not in colours
+
+
+def test_untouched_that_is_the_model_as_given_is_shown_once(result):
+    same = replace(result, untouched=result.as_given)
+    assert [entry.part for entry in lineup.lineup(same)].count("untouched") == 0
+
+
+def test_untouched_that_wins_keeps_its_name_and_is_the_champion(result):
+    won = replace(result, winner=result.untouched.name)
+    champion = lineup.champion(won)
+    assert (champion.name, champion.won) == ("best untouched", True)
+
+
+def test_no_winner_means_no_champion(unmet):
+    assert lineup.champion(unmet) is None
+
+
+def test_time_is_that_of_the_final_run_and_else_that_of_the_search(result):
+    by_name = {entry.name: entry for entry in lineup.lineup(result)}
+    assert by_name[NAME].reading("relative_time").value == 1 / 2.9
+    assert by_name["nncf-int8 on openvino"].reading("relative_time").value == 0.33
+    assert by_name["as given"].reading("relative_time").value == 1.0
+    assert by_name["simplify on openvino, f16"].reading("relative_time") is None
+
+
+def test_ratio_over_another_baseline_is_not_taken_for_one_over_the_model_as_given(result):
+    trials = tuple(
+        replace(trial, screening=replace(trial.screening, baseline=result.untouched.variant.key))
+        if trial.screening
+        else trial
+        for trial in result.trials
+    )
+    dropped = next(e for e in lineup.lineup(replace(result, trials=trials)) if e.state == "dropped")
+    assert dropped.reading("relative_time") is None
+
+
+def test_unavailable_reading_is_not_there_to_be_drawn(result):
+    given = lineup.original(result)
+    assert given.measurement.reading("latency_p99") is not None
+    assert given.reading("latency_p99") is None
+
+
+def test_compared_files_are_called_by_their_names(result):
+    variants = [measurement.variant for measurement in result.comparison.measurements[:2]]
+    assert lineup.distinct_names([variants[0], replace(variants[1], model=result.trials[2].variant.model)]) == [
+        "mnist.onnx",
+        "int8.onnx",
+    ]
+
+
+def test_equal_variants_still_get_names_that_differ(result):
+    first = result.as_given.variant
+    second = replace(first, model=replace(first.model, digest="other"))
+    assert len(set(lineup.distinct_names([first, second]))) == 2
+
+
+def test_comparison_is_against_its_first(result):
+    entries = lineup.lineup(
+        Comparison(measurements=result.comparison.measurements[:2], ratios=result.comparison.ratios)
+    )
+    assert entries[0].reading("relative_time").value == 1.0
+    assert entries[1].reading("relative_time").value == 1.8 / 2.9
+
+
+POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
+
+
+@given(POINTS, st.booleans(), st.booleans())
+def test_front_holds_exactly_the_points_that_nothing_beats(points, x_higher, y_higher):
+    def beats(a, b):
+        x = (a[0] - b[0]) * (1 if x_higher else -1)
+        y = (a[1] - b[1]) * (1 if y_higher else -1)
+        return x >= 0 and y >= 0 and (x, y) != (0, 0)
+
+    best = lineup.front(points, (x_higher, y_higher))
+    expected = {i for i, point in enumerate(points) if not any(beats(other, point) for other in points)}
+    assert set(best) == expected
+    assert [points[i] for i in best] == sorted(points[i] for i in best)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trimtab.reports.verdict import verdict
+
+
+@pytest.fixture
+def parts(result):
+    over_given, over_untouched = result.comparison.ratios[1], result.comparison.ratios[3]
+    winner = next(trial for trial in result.trials if trial.name == result.winner)
+    return {"winner": winner, "over_given": over_given, "over_untouched": over_untouched}
+
+
+def test_proven_winner_is_told_with_both_baselines_and_what_was_proven(result, parts):
+    assert verdict(result.goal, certificate=result.certificate, **parts) == (
+        "static-int8 on openvino is 2.90× faster (2.82–2.99) than the model as given and 1.80× faster (1.75–1.86) than "
+        "the best untouched variant; proven with 95 % confidence to lose at most 1.0 pt of accuracy "
+        "(lost 0.08 pt on 1,200 items)."
+    )
+
+
+def test_without_labels_the_proof_is_told_as_agreement(result, parts):
+    proof = replace(result.certificate.no_worse, metric="agreement", flips=7)
+    said = verdict(result.goal, certificate=replace(result.certificate, no_worse=proof), **parts)
+    assert "answer differently from the original on at most 1.0 pt of the items (7 of 1,200 differed" in said
+
+
+def test_speed_only_says_that_nothing_is_proven(result, parts):
+    said = verdict(replace(result.goal, max_drop=None), certificate=None, **parts)
+    assert said.endswith("; speed only: nothing is proven about its quality.")
+
+
+def test_winner_without_certificate_is_never_called_proven(result, parts):
+    said = verdict(result.goal, certificate=None, **parts)
+    assert "not proven" in said
+
+
+def test_certificate_that_proves_nothing_is_not_told_as_proof(result, parts):
+    broken = replace(result.certificate, no_worse=replace(result.certificate.no_worse, proven=False))
+    said = verdict(result.goal, certificate=broken, **parts)
+    assert "proven with" not in said
+    assert "not proven" in said
+
+
+def test_unmet_goal_gives_the_reason(result):
+    said = verdict(result.goal, winner=None, reason="1,200 items can't decide.")
+    assert said == "No variant met the goal: 1,200 items can't decide. The model as given remains the one to use."
+
+
+def test_model_as_given_that_wins_is_told_as_nothing_gained(result):
+    said = verdict(result.goal, winner=result.as_given, certificate=result.certificate)
+    assert said.startswith("Nothing tried was better than the model as given")
+
+
+def test_gain_is_told_as_gained(result, parts):
+    better = replace(result.certificate, no_worse=replace(result.certificate.no_worse, difference=0.002))
+    assert "(gained 0.20 pt on 1,200 items)" in verdict(result.goal, certificate=better, **parts)
