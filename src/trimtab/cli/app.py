@@ -98,9 +98,15 @@ def optimize(  # one parameter per option: the command line may have as many as 
         seconds=words.seconds(budget), trials=trials, only=tuple(only or ()), seed=seed, poor_model=poor_model
     )
     job = Job(
-        model=model, data=data, goal=goal, output=output, data_request=request,
-        model_request=_model_request(weights, trust_pickle, state, input), effort=effort, command=_command(),
-    )  # fmt: skip
+        model=model,
+        data=data,
+        goal=goal,
+        output=output,
+        data_request=request,
+        model_request=_model_request(weights, trust_pickle, state, input),
+        effort=effort,
+        command=_command(),
+    )
     if dry_run:
         _print_plan(job)
     else:
@@ -420,10 +426,17 @@ def _data_request(  # the options of the command line, in their order
     if kind is not None and kind not in kinds:
         raise BadInput(f"--kind {kind!r} is none of {', '.join(kinds)}")
     return DataRequest(
-        preprocess=preprocess, labels=labels, output=output_name, groups=groups, metric=metric,
-        kind=cast("Kind | None", kind), positive=positive, threshold=threshold,
-        costs=words.costs(cost) if cost else None, seed=seed,
-    )  # fmt: skip
+        preprocess=preprocess,
+        labels=labels,
+        output=output_name,
+        groups=groups,
+        metric=metric,
+        kind=cast("Kind | None", kind),
+        positive=positive,
+        threshold=threshold,
+        costs=words.costs(cost) if cost else None,
+        seed=seed,
+    )
 
 
 def _model_request(

@@ -533,6 +533,7 @@ class Result:
 
     `comparison` holds the final paired run (as given first, best untouched second, then the proven variants).
     `winner` is the name of a trial, None when no variant kept the goal; `verdict` is the sentence to read first.
+    `notes` say what else was found (what another goal would have cost), `warnings` what to be careful about.
     """
 
     goal: Goal
@@ -547,5 +548,6 @@ class Result:
     machine: Machine
     spent: tuple[tuple[str, float], ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     command: str = ""
     version: str = ""

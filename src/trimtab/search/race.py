@@ -98,10 +98,16 @@ class Race:
         except (Refused, WorkerError, BadInput) as error:
             self._end(
                 Trial(
-                    name=name, steps=(*parent.steps, step), settings=parent.settings, variant=None, state="failed",
-                    reason=str(error), log=log, seconds=time.monotonic() - start,
+                    name=name,
+                    steps=(*parent.steps, step),
+                    settings=parent.settings,
+                    variant=None,
+                    state="failed",
+                    reason=str(error),
+                    log=log,
+                    seconds=time.monotonic() - start,
                 )
-            )  # fmt: skip
+            )
             return None
 
     def run(self, variant: Variant) -> Trial:
@@ -160,7 +166,8 @@ class Race:
         if broken := broken_limit(readings, self.goal.limits):
             return replace(trial, state="dropped", reason=broken)
         inputs = self.feed(variant)
-        session.run(inputs, timeout_s=self._patience())
+        runtime = plugins.plugin_class("runtimes", variant.settings.runtime)
+        session.run(inputs, timeout_s=self._patience() + 3 * getattr(runtime, "startup_s", 0.0))
         latency, steady = warm_up(session, inputs, timeout_s=10 * self._patience())
         screening = self._screen(session, inputs, latency)
         trial = replace(trial, screening=screening)
@@ -194,9 +201,13 @@ class Race:
         rng = np.random.default_rng(self.seed)
         seconds = min(_SCREEN_S, max(0.5, 40 * (latency + self.latency_s)))
         rounds = interleave(
-            [session, reference], [inputs, self._inputs], [latency, self.latency_s], seconds=seconds, rng=rng,
+            [session, reference],
+            [inputs, self._inputs],
+            [latency, self.latency_s],
+            seconds=seconds,
+            rng=rng,
             stop=lambda wall: _half_width(wall) <= _PRECISION,
-        )  # fmt: skip
+        )
         found: Estimate = ratio([rounds.wall_s[0]], [rounds.wall_s[1]], margin=self.goal.margin, seed=self.seed)
         return as_ratio(found, session.variant, reference.variant, processes=1, margin=self.goal.margin)
 
@@ -249,9 +260,13 @@ class Race:
 
     def _measurement(self, variant: Variant, readings: Sequence[Reading]) -> Measurement:
         return Measurement(
-            variant=variant, task=self.shop.task.digest, workload=self.goal.workload, readings=tuple(readings),
-            machine=self.machine, time=datetime.now(UTC).isoformat(timespec="seconds"),
-        )  # fmt: skip
+            variant=variant,
+            task=self.shop.task.digest,
+            workload=self.goal.workload,
+            readings=tuple(readings),
+            machine=self.machine,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def _known(self, name: str) -> Trial | None:
         trial = self.journal.get(name)
@@ -287,10 +302,19 @@ def broken_limit(readings: Sequence[Reading], limits: Sequence[Limit]) -> str | 
 def as_ratio(found: Estimate, variant: Variant, baseline: Variant, *, processes: int, margin: float) -> Ratio:
     """Return an estimate of block ratios as a value."""
     return Ratio(
-        reading="latency", variant=variant.key, baseline=baseline.key, value=found.value, low=found.low,
-        high=found.high, level=found.level, margin=margin, verdict=found.verdict, blocks=found.blocks, processes=processes,
+        reading="latency",
+        variant=variant.key,
+        baseline=baseline.key,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        level=found.level,
+        margin=margin,
+        verdict=found.verdict,
+        blocks=found.blocks,
+        processes=processes,
         noise=found.noise,
-    )  # fmt: skip
+    )
 
 
 def settings_of(trials: Sequence[Trial], runtime: str) -> list[Settings]:

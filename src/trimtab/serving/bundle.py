@@ -62,11 +62,19 @@ def write_bundle(
     files = sorted(path for path in target.rglob("*") if path.is_file())
     placed = replace(variant, model=replace(variant.model, path=Path(MODEL) / relative))
     manifest = Manifest(
-        trimtab=version, variant=placed, preprocessing=task.preprocessing, classes=task.classes, kind=task.kind,
-        threshold=task.threshold, output=task.output, measurement=measurement, certificate=certificate, machine=machine,
+        trimtab=version,
+        variant=placed,
+        preprocessing=task.preprocessing,
+        classes=task.classes,
+        kind=task.kind,
+        threshold=task.threshold,
+        output=task.output,
+        measurement=measurement,
+        certificate=certificate,
+        machine=machine,
         checksums=tuple((str(path.relative_to(folder)), digest_files([path])) for path in files),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+    )
     write_text(folder / "run.py", snippet(placed))
     write_text(folder / MANIFEST, dumps(manifest, indent=1))
     return manifest

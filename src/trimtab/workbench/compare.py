@@ -46,16 +46,21 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
         quality = judged(variants, task, goal, care)
         inputs = [timing_inputs(variant, task, goal.workload, care.seed) for variant in variants]
         plan = TimingPlan(
-            folder=Path(temporary) / "timing", seconds=care.seconds, margin=goal.margin, seed=care.seed,
+            folder=Path(temporary) / "timing",
+            seconds=care.seconds,
+            margin=goal.margin,
+            seed=care.seed,
             processes=care.processes,
-        )  # fmt: skip
+        )
         timing = time_finally(variants, inputs, plan)
         machine = this_machine()
         static = [measure(v, task, goal.workload, meters=("size", "compute"), machine=machine) for v in variants]
     return Comparison(
-        measurements=tuple(static), ratios=tuple(timing.ratio(i, 0) for i in range(1, len(variants))),
-        quality=quality, self_test=timing.self_test(),
-    )  # fmt: skip
+        measurements=tuple(static),
+        ratios=tuple(timing.ratio(i, 0) for i in range(1, len(variants))),
+        quality=quality,
+        self_test=timing.self_test(),
+    )
 
 
 def judged(variants: Sequence[Variant], task: Task, goal: Goal, care: Care) -> tuple[NoWorse, ...]:

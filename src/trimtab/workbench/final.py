@@ -30,6 +30,7 @@ from trimtab.search.progress import Progress
 from trimtab.search.race import TIMED, Race, broken_limit
 from trimtab.serving.bundle import write_bundle
 from trimtab.serving.evidence import write_evidence
+from trimtab.workbench.instead import instead
 from trimtab.workbench.ledger import look
 from trimtab.workbench.measure import folder_store, measure, with_compression
 from trimtab.workbench.proof import answers_on, finalists, prove_all
@@ -67,9 +68,13 @@ def conclude(ending: Ending, output: Path) -> Result:
     clock.lap("final timing")
     ending.progress.stage("measuring the finalists")
     final = Final(
-        ending=ending, field=tuple(field), timing=timing, proofs=proofs, proven=tuple(t.name for t in proven),
+        ending=ending,
+        field=tuple(field),
+        timing=timing,
+        proofs=proofs,
+        proven=tuple(t.name for t in proven),
         chosen=tuple(t.name for t in chosen),
-    )  # fmt: skip
+    )
     winner, measurements, reason = choose(final)
     clock.lap("measuring")
     result = _result(final, winner, measurements, reason, clock)
@@ -156,9 +161,14 @@ def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Me
     race.progress.begin(f"measuring {trial.name}", race.budget.elapsed(), race.budget.seconds)
     known = [name for name in _METERS if final.race.shop.task.splits or name != "end-to-end"]
     found = measure(
-        trial.variant, race.shop.task, race.goal.workload, meters=known, store=folder_store(folder / "measurements"),
-        machine=race.machine, log=folder / "logs" / "measuring.log",
-    )  # fmt: skip
+        trial.variant,
+        race.shop.task,
+        race.goal.workload,
+        meters=known,
+        store=folder_store(folder / "measurements"),
+        machine=race.machine,
+        log=folder / "logs" / "measuring.log",
+    )
     if trial.name != final.field[0].name:
         found = with_compression(found, measured[final.field[0].name])
     return replace(found, readings=(*found.readings, *_quality(final, trial)))
@@ -188,9 +198,12 @@ def _timed(ending: Ending, field: Sequence[Trial]) -> Timing:
     control = next(i for i, trial in enumerate(field) if trial.name == ending.untouched.name)
     left = race.budget.seconds - race.budget.elapsed()
     plan = TimingPlan(
-        folder=ending.folder / "timing" / _name(variants), seconds=float(np.clip(0.5 * left, 15.0, 90.0)),
-        margin=race.goal.margin, control=control, seed=race.seed,
-    )  # fmt: skip
+        folder=ending.folder / "timing" / _name(variants),
+        seconds=float(np.clip(0.5 * left, 8.0, 90.0)),
+        margin=race.goal.margin,
+        control=control,
+        seed=race.seed,
+    )
     return time_finally(variants, [race.feed(variant) for variant in variants], plan)
 
 
@@ -206,23 +219,41 @@ def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement]
     ratios = [final.over_given(i) for i in range(1, len(final.field))]
     ratios += [final.over_untouched(i) for i in range(1, len(final.field)) if i != final.untouched != 0]
     comparison = Comparison(
-        measurements=tuple(measured[trial.name] for trial in order), ratios=tuple(ratios),
-        quality=tuple(final.proofs.values()), self_test=final.timing.self_test(),
-    )  # fmt: skip
+        measurements=tuple(measured[trial.name] for trial in order),
+        ratios=tuple(ratios),
+        quality=tuple(final.proofs.values()),
+        self_test=final.timing.self_test(),
+    )
     same = place is None or place == 0
     sentence = verdict(
-        race.goal, winner=winner, over_given=None if place is None or same else final.over_given(place),
+        race.goal,
+        winner=winner,
+        over_given=None if place is None or same else final.over_given(place),
         over_untouched=None if place is None or place == final.untouched else final.over_untouched(place),
-        certificate=certificate, reason=reason,
-    )  # fmt: skip
+        certificate=certificate,
+        reason=reason,
+    )
     making = sum(t.seconds for t in race.trials if winner is not None and t.name == winner.name)
     spent = {"searching": race.journal.seconds, "of it for the winner": making, **clock.laps}
+    trials = _with_proofs(final)
+    named = {trial.name: trial for trial in trials}
     return Result(
-        goal=race.goal, task=race.shop.task, verdict=sentence, as_given=race.trials[0], untouched=ending.untouched,
-        trials=_with_proofs(final), comparison=comparison, winner=winner.name if winner else None,
-        certificate=certificate, machine=race.machine, spent=tuple(spent.items()), warnings=ending.warnings,
-        command=ending.command, version=trimtab.__version__,
-    )  # fmt: skip
+        goal=race.goal,
+        task=race.shop.task,
+        verdict=sentence,
+        as_given=trials[0],
+        untouched=named[ending.untouched.name],
+        trials=trials,
+        comparison=comparison,
+        winner=winner.name if winner else None,
+        certificate=certificate,
+        machine=race.machine,
+        spent=tuple(spent.items()),
+        warnings=ending.warnings,
+        notes=() if winner is None else instead(race, winner, ending.folder),
+        command=ending.command,
+        version=trimtab.__version__,
+    )
 
 
 def certify(final: Final, winner: Trial) -> Certificate | None:
@@ -238,10 +269,17 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
         f"below the original's, on items like the {proof.items} of the certify split"
     )
     return Certificate(
-        claim=claim, no_worse=proof, ratios=ratios, data=split.digest, original=race.shop.original.key,
-        looks=look(split.digest, winner.variant.key, final.ending.folder.parent), seed=race.seed, machine=race.machine,
-        command="trimtab verify FOLDER --data DATA", time=datetime.now(UTC).isoformat(timespec="seconds"),
-    )  # fmt: skip
+        claim=claim,
+        no_worse=proof,
+        ratios=ratios,
+        data=split.digest,
+        original=race.shop.original.key,
+        looks=look(split.digest, winner.variant.key, final.ending.folder.parent),
+        seed=race.seed,
+        machine=race.machine,
+        command="trimtab verify FOLDER --data DATA",
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _with_proofs(final: Final) -> tuple[Trial, ...]:
@@ -263,9 +301,14 @@ def _write(final: Final, winner: Trial, measured: dict[str, Measurement], result
     race = final.race
     assert winner.variant is not None
     write_bundle(
-        output, winner.variant, race.shop.task, measurement=measured[winner.name], certificate=result.certificate,
-        machine=race.machine, version=trimtab.__version__,
-    )  # fmt: skip
+        output,
+        winner.variant,
+        race.shop.task,
+        measurement=measured[winner.name],
+        certificate=result.certificate,
+        machine=race.machine,
+        version=trimtab.__version__,
+    )
     split = race.shop.task.split("certify")
     if result.certificate is not None and split is not None:
         original = answers_on(race.shop.task, split, race.shop.original, race.goal, final.ending.folder)

@@ -76,9 +76,13 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
             if interrupted:
                 warnings.append("interrupted: the search ended early, the best so far was proven")
             ending = Ending(
-                race=race, folder=job.output / WORK, untouched=best_untouched(race, tools), warnings=tuple(warnings),
-                command=job.command, progress=progress,
-            )  # fmt: skip
+                race=race,
+                folder=job.output / WORK,
+                untouched=best_untouched(race, tools),
+                warnings=tuple(warnings),
+                command=job.command,
+                progress=progress,
+            )
             result = conclude(ending, job.output)
         finally:
             race.close()
@@ -100,9 +104,13 @@ def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
         warnings.insert(0, "no data was given: this is about speed only, nothing is known about quality")
     outputs, task = original_answers(task, original, goal, work, job, warnings)
     shop = Shop(
-        task=task, goal=goal, original=original, folder=work / "variants", memory_bytes=_memory_limit(),
+        task=task,
+        goal=goal,
+        original=original,
+        folder=work / "variants",
+        memory_bytes=_memory_limit(),
         answers=_answers_file(work, original, task),
-    )  # fmt: skip
+    )
     journal = Journal(work / "journal.jsonl")
     budget = Budget(seconds=job.effort.seconds, trials=job.effort.trials, spent_s=journal.seconds)
     race = Race(

@@ -39,10 +39,13 @@ class Timing:
     def ratio(self, index: int, baseline: int) -> Ratio:
         """Return the ratio of one variant's times to another's."""
         found = ratio(
-            [wall[index] for wall in self.wall_s], [wall[baseline] for wall in self.wall_s],
-            cpu_a=[cpu[index] for cpu in self.cpu_s], cpu_b=[cpu[baseline] for cpu in self.cpu_s],
-            margin=self.margin, seed=self.seed,
-        )  # fmt: skip
+            [wall[index] for wall in self.wall_s],
+            [wall[baseline] for wall in self.wall_s],
+            cpu_a=[cpu[index] for cpu in self.cpu_s],
+            cpu_b=[cpu[baseline] for cpu in self.cpu_s],
+            margin=self.margin,
+            seed=self.seed,
+        )
         other = self.variants[index if index < len(self.variants) else self.control]
         return as_ratio(found, other, self.variants[baseline], processes=len(self.wall_s), margin=self.margin)
 
@@ -82,9 +85,13 @@ def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: Ti
         wall.append(rounds_wall)
         cpu.append(rounds_cpu)
         timing = Timing(
-            variants=tuple(variants), control=plan.control, wall_s=tuple(wall), cpu_s=tuple(cpu), seed=plan.seed,
+            variants=tuple(variants),
+            control=plan.control,
+            wall_s=tuple(wall),
+            cpu_s=tuple(cpu),
+            seed=plan.seed,
             margin=plan.margin,
-        )  # fmt: skip
+        )
         if len(wall) >= plan.processes and (len(wall) >= _MOST_PROCESSES or _precise(timing, plan.margin)):
             return timing
 

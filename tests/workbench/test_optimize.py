@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab.core.errors import BadInput, Busy
+from trimtab.core.files import owned
+from trimtab.core.values import Goal, Limit, Result, Trial
+from trimtab.search.progress import Silent
+from trimtab.serving.bundle import load, read_manifest
+from trimtab.workbench.optimize import Effort, Job, optimize_job, preview_job
+from trimtab.workbench.report import read_result
+
+MakeJob = Callable[..., Job]
+
+
+class Told(Silent):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.tried: list[str] = []
+
+    def done(self, trial: Trial, best: Trial | None) -> None:
+        self.tried.append(trial.name)
+
+
+@pytest.fixture(scope="module")
+def finished(digits_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Result]:
+    """One finished run that several tests look at."""
+    os.environ["TRIMTAB_HOME"] = str(tmp_path_factory.mktemp("home"))
+    model, data = digits_files
+    effort = Effort(seconds=25, only=("onnxruntime", "static-int8"), trials=6)
+    job = Job(model=model, data=data, output=tmp_path_factory.mktemp("run"), goal=Goal(max_drop=0.02), effort=effort)
+    return job, optimize_job(job)
+
+
+def test_both_baselines_are_tried_and_the_model_as_given_comes_first(finished: tuple[Job, Result]) -> None:
+    _, result = finished
+    assert result.as_given == result.trials[0]
+    assert result.as_given.steps == ()
+    assert result.as_given.name == "as given on onnxruntime"
+    assert result.untouched.steps == ()
+
+
+def test_the_winner_is_proven_on_items_that_the_search_never_saw(finished: tuple[Job, Result]) -> None:
+    _, result = finished
+    assert result.winner is not None
+    assert result.certificate is not None
+    certify = result.task.split("certify")
+    assert certify is not None
+    assert result.certificate.no_worse.items == len(certify)
+    assert result.certificate.data == certify.digest
+    assert result.certificate.no_worse.proven
+    assert result.certificate.no_worse.low > -0.02
+
+
+def test_the_final_ratios_come_from_five_processes_or_more(finished: tuple[Job, Result]) -> None:
+    _, result = finished
+    assert result.comparison.self_test is not None
+    assert all(ratio.processes >= 5 for ratio in result.comparison.ratios)
+    assert result.comparison.self_test.low <= 1 <= result.comparison.self_test.high or (
+        result.comparison.self_test.verdict in ("equivalent", "inconclusive")
+    )
+
+
+def test_the_bundle_answers_like_the_winner(finished: tuple[Job, Result], digits_files: tuple[Path, Path]) -> None:
+    job, result = finished
+    loaded = load(job.output)
+    with np.load(digits_files[1]) as data:
+        inputs, labels = data["inputs"][:200], data["labels"][:200]
+    answers = np.concatenate([loaded(row[None])["scores"] for row in inputs]).argmax(axis=1)
+    assert (answers == labels).mean() > 0.8
+    assert read_manifest(job.output).certificate == result.certificate
+
+
+def test_a_finished_run_reads_back_as_it_was(finished: tuple[Job, Result]) -> None:
+    job, result = finished
+    assert read_result(job.output) == result
+
+
+def test_running_a_finished_job_again_tries_nothing_twice(finished: tuple[Job, Result]) -> None:
+    job, result = finished
+    told = Told()
+    again = optimize_job(job, told)
+    assert told.tried == []
+    assert [trial.name for trial in again.trials] == [trial.name for trial in result.trials]
+    assert again.winner == result.winner
+    assert again.certificate is not None
+    assert again.certificate.looks == result.certificate.looks if result.certificate else False
+
+
+def test_a_folder_of_another_run_is_refused(finished: tuple[Job, Result]) -> None:
+    job, _ = finished
+    with pytest.raises(BadInput, match="holds another run"):
+        optimize_job(replace(job, goal=Goal(max_drop=0.05)))
+
+
+def test_a_folder_in_use_is_refused(job: MakeJob) -> None:
+    given = job()
+    with owned(given.output / "work"), pytest.raises(Busy, match=str(os.getpid())):
+        optimize_job(given)
+
+
+def test_without_data_it_is_about_speed_only_and_says_so(job: MakeJob) -> None:
+    given = job(data=None, effort=Effort(seconds=15, only=("onnxruntime", "dynamic-int8"), trials=3))
+    result = optimize_job(given)
+    assert result.certificate is None
+    assert "speed only" in result.warnings[0]
+    assert read_manifest(given.output).certificate is None
+
+
+def test_without_labels_the_original_stands_in_for_them(
+    job: MakeJob, digits_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with np.load(digits_files[1]) as data:
+        np.savez(tmp_path / "plain.npz", inputs=data["inputs"])
+    result = optimize_job(job(data=tmp_path / "plain.npz", goal=Goal(max_drop=0.02)))
+    assert result.certificate is not None
+    assert result.certificate.no_worse.metric == "agreement"
+
+
+def test_a_limit_that_nothing_keeps_leaves_no_winner_but_the_reason(job: MakeJob) -> None:
+    goal = Goal(limits=(Limit(reading="bytes", relation="<=", bound=10.0),))
+    result = optimize_job(job(goal=goal))
+    assert result.winner is None
+    assert result.certificate is None
+    assert "bytes" in result.verdict
+    assert all(trial.state in ("dropped", "failed") for trial in result.trials)
+
+
+def test_too_few_items_prove_nothing_and_the_reason_names_how_many_would(job: MakeJob, digits_files: tuple[Path, Path], tmp_path: Path) -> None:  # fmt: skip
+    with np.load(digits_files[1]) as data:
+        np.savez(tmp_path / "few.npz", inputs=data["inputs"][:120], labels=data["labels"][:120])
+    result = optimize_job(job(data=tmp_path / "few.npz"))
+    unproven = [proof for proof in result.comparison.quality if not proof.proven]
+    assert result.winner is None or result.winner == result.as_given.name or not unproven
+    assert all((proof.needed or 0) >= 268 for proof in unproven)
+
+
+def test_labels_in_another_order_stop_the_run_with_a_question(job: MakeJob, digits_files: tuple[Path, Path], tmp_path: Path) -> None:  # fmt: skip
+    with np.load(digits_files[1]) as data:
+        np.savez(tmp_path / "shifted.npz", inputs=data["inputs"], labels=(data["labels"] + 3) % 10)
+    with pytest.raises(BadInput, match="label order"):
+        optimize_job(job(data=tmp_path / "shifted.npz"))
+
+
+def test_smallest_size_wins_when_size_is_minimized(job: MakeJob) -> None:
+    result = optimize_job(job(goal=Goal(objective="bytes", max_drop=0.02)))
+    sizes = {m.variant.label(): m.value("bytes") for m in result.comparison.measurements}
+    assert result.winner is not None
+    assert sizes[result.winner] == min(size for size in sizes.values() if size is not None)
+
+
+def test_an_interrupt_keeps_the_best_so_far(job: MakeJob) -> None:
+    class Interrupting(Silent):
+        def done(self, trial: Trial, best: Trial | None) -> None:
+            if len(trial.steps) == 0 and trial.settings.threads is not None:
+                raise KeyboardInterrupt
+
+    result = optimize_job(job(goal=Goal(max_drop=0.02)), Interrupting())
+    assert any("interrupted" in warning for warning in result.warnings)
+    assert result.winner is not None
+
+
+def test_the_plan_names_what_would_be_tried_without_running(job: MakeJob) -> None:
+    given = job()
+    lines = preview_job(given)
+    assert any(line.startswith("baseline: as given on onnxruntime") for line in lines)
+    assert any("static-int8" in line for line in lines)
+    assert not (given.output / "work").exists()
+
+
+def test_a_killed_run_continues_and_repeats_at_most_the_trial_under_way(job: MakeJob, tmp_path: Path) -> None:
+    given = job()
+    code = "import sys; from trimtab.cli import main; sys.argv = ['trimtab', 'optimize', *sys.argv[1:]]; main()"
+    words = [
+        str(given.model), "--data", str(given.data), "--output", str(given.output), "--budget", "20s", "--trials", "4",
+        "--max-drop", "2pt", "--only", "onnxruntime", "--only", "static-int8",
+    ]  # fmt: skip
+    journal = given.output / "work" / "journal.jsonl"
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.05)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    before = [json.loads(line)["name"] for line in journal.read_text().splitlines()]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = [json.loads(line)["name"] for line in journal.read_text().splitlines()]
+    assert after[: len(before)] == before
+    assert len(set(after)) == len(after)
