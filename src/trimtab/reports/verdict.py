@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab.core.values import Certificate, Goal, NoWorse, Ratio, Trial
+from trimtab.core.values import Certificate, Goal, NoWorse, Ratio, Reading, Trial
 from trimtab.reports import words
 
 
@@ -14,6 +14,8 @@ def verdict(
     over_untouched: Ratio | None = None,
     certificate: Certificate | None = None,
     reason: str = "",
+    before: Reading | None = None,
+    after: Reading | None = None,
 ) -> str:
     """Return the verdict sentence of a search.
 
@@ -24,20 +26,32 @@ def verdict(
         over_untouched: The final ratio of the winner over the best untouched variant; None when they are the same.
         certificate: What was proven; None when nothing was.
         reason: Why the goal is unmet; used when there is no winner.
+        before: What the goal improves, read of the model as given, where that is no time (size, memory, MACs).
+        after: The same, read of the winner.
     """
     if winner is None:
         because = f": {reason.rstrip('.')}" if reason else ""
         return f"No variant met the goal{because}. The model as given remains the one to use."
-    return f"{_gain(winner.name, over_given, over_untouched)}; {_proof(goal, certificate)}."
+    improved = _improvement(before, after)
+    return f"{_gain(winner.name, improved, over_given, over_untouched)}; {_proof(goal, certificate)}."
 
 
-def _gain(name: str, over_given: Ratio | None, over_untouched: Ratio | None) -> str:
+def _improvement(before: Reading | None, after: Reading | None) -> str:
+    """Return how far the goal's reading came: "brings size from 1.69 MB to 470 kB"."""
+    if before is None or after is None or before.value is None or after.value is None or before.value == after.value:
+        return ""
+    return f"brings {words.label(after.name)} from {words.with_interval(before)} to {words.with_interval(after)}"
+
+
+def _gain(name: str, improved: str, over_given: Ratio | None, over_untouched: Ratio | None) -> str:
     """Return what was gained over both baselines."""
     parts = []
     if over_given is not None:
         parts.append(words.ratio_words(over_given, "the model as given"))
     if over_untouched is not None:
         parts.append(words.ratio_words(over_untouched, "the best untouched variant"))
+    if improved:
+        return f"{name} {improved}" + (f" and is {' and '.join(parts)}" if parts else "")
     if not parts:
         return f"Nothing tried was better than the model as given: {name} stays"
     return f"{name} is {' and '.join(parts)}"

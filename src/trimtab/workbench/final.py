@@ -14,6 +14,7 @@ import trimtab
 from trimtab.core.values import (
     Certificate,
     Comparison,
+    Goal,
     Measurement,
     NoWorse,
     Ratio,
@@ -23,6 +24,7 @@ from trimtab.core.values import (
     TrialState,
     Variant,
 )
+from trimtab.core.words import reading_name
 from trimtab.data.batches import labels as labels_of
 from trimtab.meters.quality import quality_readings
 from trimtab.reports.verdict import verdict
@@ -232,6 +234,8 @@ def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement]
         over_untouched=None if place is None or place == final.untouched else final.over_untouched(place),
         certificate=certificate,
         reason=reason,
+        before=_improved(race.goal, measured, race.trials[0]),
+        after=_improved(race.goal, measured, winner),
     )
     making = sum(t.seconds for t in race.trials if winner is not None and t.name == winner.name)
     spent = {"searching": race.journal.seconds, "of it for the winner": making, **clock.laps}
@@ -254,6 +258,13 @@ def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement]
         command=ending.command,
         version=trimtab.__version__,
     )
+
+
+def _improved(goal: Goal, measured: dict[str, Measurement], trial: Trial | None) -> Reading | None:
+    """Return what the goal improves as read of a trial; None where it is a time, which the paired ratios tell better."""
+    if trial is None or trial.name not in measured or goal.objective in TIMED:
+        return None
+    return measured[trial.name].reading(reading_name(goal.objective))
 
 
 def certify(final: Final, winner: Trial) -> Certificate | None:
