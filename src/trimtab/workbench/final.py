@@ -261,7 +261,7 @@ def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement]
 
 
 def _improved(goal: Goal, measured: dict[str, Measurement], trial: Trial | None) -> Reading | None:
-    """Return what the goal improves as read of a trial; None where it is a time, which the paired ratios tell better."""
+    """Return what the goal improves as read of a trial, None where it is a time: ratios tell that better."""
     if trial is None or trial.name not in measured or goal.objective in TIMED:
         return None
     return measured[trial.name].reading(reading_name(goal.objective))
