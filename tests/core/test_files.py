@@ -114,6 +114,8 @@ class TestDiskErrors:
         ("number", "kind", "words"),
         [
             (errno.ENOSPC, TrimtabError, "the disk is full"),
+            (errno.EDQUOT, TrimtabError, "the disk is full"),
+            (errno.EFBIG, TrimtabError, "the disk is full"),
             (errno.EACCES, BadInput, "choose a folder you may write to"),
             (errno.EPERM, BadInput, "choose a folder you may write to"),
             (errno.EROFS, BadInput, "choose a folder you may write to"),
@@ -123,6 +125,10 @@ class TestDiskErrors:
         with pytest.raises(kind, match=words) as caught, files.disk_errors(Path("a/b")):
             raise OSError(number, os.strerror(number))
         assert "a/b" in str(caught.value)
+
+    def test_a_full_disk_is_known_by_what_numpy_says_of_it_too(self):
+        with pytest.raises(TrimtabError, match="the disk is full"), files.disk_errors(Path("a")):
+            raise OSError("1024 requested and 0 written")
 
     def test_others_stay_what_they_are(self):
         with pytest.raises(FileNotFoundError), files.disk_errors(Path("a")):

@@ -15,10 +15,11 @@ from pathlib import Path
 from trimtab.core.errors import BadInput, Busy, TrimtabError
 
 _CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def home() -> Path:
-    """Return the folder of what outlives a run (machine peaks, ledger of looks): $TRIMTAB_HOME or the XDG data folder."""
+    """Return the folder of what outlives a run (peaks, ledger of looks): $TRIMTAB_HOME or the XDG data folder."""
     given = os.environ.get("TRIMTAB_HOME")
     if given:
         return Path(given)
@@ -90,7 +91,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _FULL or " requested and " in str(error):  # numpy's words, without a number
             raise TrimtabError(
                 f"the disk is full while writing {path}; free some space (trimtab clean) and run again"
             ) from error

@@ -20,12 +20,14 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
 
 from trimtab.core import errors
-from trimtab.core.errors import TrimtabError, WorkerCrashed, WorkerOutOfMemory, WorkerTimeout
+from trimtab.core.errors import TrimtabError, WorkerCrashed, WorkerError, WorkerOutOfMemory, WorkerTimeout
+from trimtab.core.files import disk_errors, make_folder
 
 _POLL_S = 0.02
+_GRACE_S = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # No dependency of ours may phone home or write outside its folder; the child's environment is ours to set.
@@ -62,7 +64,7 @@ class Process:
         self._arguments = arguments
         self._limits = limits or Limits()
         self._own_log = log is None
-        self.log = log if log is not None else Path(tempfile.mkstemp(prefix="trimtab-", suffix=".log")[1])
+        self.log = log if log is not None else _temporary_log()
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._dead: TrimtabError | None = None
@@ -77,16 +79,26 @@ class Process:
         return Process(self._target, *self._arguments, limits=self._limits)
 
     def start(self) -> None:
-        """Start the child and build the object; does nothing when that is done."""
+        """Start the child and build the object; does nothing when that is done. A child that failed stays dead."""
         if self._dead is not None:
             raise self._dead
         if self._child is not None:
             return
+        make_folder(self.log.parent)
+        with disk_errors(self.log), self.log.open("ab") as log:
+            self._launch(log)
+        try:
+            self._send((list(sys.path), self._target, self._arguments))
+            self._receive(self._limits.start_s, "starting")
+        except TrimtabError as error:
+            self._fail(error)
+
+    def _launch(self, log: BinaryIO) -> None:
         ours, theirs = socket.socketpair()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, self.log.open("ab") as log:
+        with theirs:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "trimtab.core.process", str(theirs.fileno())],
+                # -P: a file of the user's folder that is named like a module must not be imported for it
+                [sys.executable, "-P", "-m", "trimtab.core.process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -95,11 +107,13 @@ class Process:
                 start_new_session=True,
             )
         self._pipe = Connection(ours.detach())
-        self._send((list(sys.path), self._target, self._arguments))
-        self._receive(self._limits.start_s, "starting")
 
     def call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        """Call a method of the object and return what it returns; errors of ours come back as they were raised."""
+        """Call a method of the object and return what it returns.
+
+        Errors of ours come back as they were raised, others as `WorkerCrashed`; the child lives on after both.
+        One that dies, or goes beyond its limits, is gone for good, and says so at every later call.
+        """
         self.start()
         self._send((method, arguments))
         return self._receive(timeout_s if timeout_s is not None else self._limits.call_s, method)
@@ -110,11 +124,9 @@ class Process:
             self._pipe.close()
             self._pipe = None
         if self._child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
-            self._child.wait()
+            self._kill()
             self._child = None
-            self._dead = WorkerCrashed("this worker process was closed")
+        self._dead = self._dead or WorkerCrashed("this worker process was closed")
         if self._own_log:
             self.log.unlink(missing_ok=True)
 
@@ -123,6 +135,13 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _kill(self) -> int:
+        """End the child and everything in its session; return its exit code."""
+        assert self._child is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        return self._child.wait()
 
     def _send(self, message: object) -> None:
         assert self._pipe is not None
@@ -133,34 +152,38 @@ class Process:
 
     def _receive(self, timeout_s: float | None, doing: str) -> Any:
         assert self._pipe is not None
+        try:
+            self._wait(self._pipe, timeout_s, doing)
+            kind, content = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._fail(self._death(doing))
+        except KeyboardInterrupt:
+            self.close()  # its answer would be taken for that of the next call
+            raise
+        if kind == "error":
+            raise _revived(*content)
+        return content
+
+    def _wait(self, pipe: Connection, timeout_s: float | None, doing: str) -> None:
+        """Wait for an answer, no longer than the limits on time and memory allow."""
         assert self._child is not None
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._pipe.poll(_POLL_S):
+        while not pipe.poll(_POLL_S):
             if end is not None and time.monotonic() > end:
                 self._fail(WorkerTimeout(f"took longer than its limit of {timeout_s:.3g} s ({doing})"))
             limit = self._limits.memory_bytes
             if limit is not None and (used := resident_bytes(self._child.pid)) > limit:
                 what = f"used {used / 1e9:.1f} GB, more than its limit of {limit / 1e9:.1f} GB ({doing})"
                 self._fail(WorkerOutOfMemory(what))
-        try:
-            kind, content = self._pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self._fail(self._death(doing))
-        if kind == "error":
-            name, message = content
-            known = getattr(errors, name, None)
-            if name == "MissingExtra":
-                raise _as_given(errors.MissingExtra, message)
-            if isinstance(known, type) and issubclass(known, TrimtabError):
-                raise known(message)
-            raise WorkerCrashed(f"{name}: {_first_line(message)}")
-        return content
 
-    def _death(self, doing: str) -> WorkerCrashed:
+    def _death(self, doing: str) -> WorkerError:
         assert self._child is not None
-        code = self._child.wait()
+        try:
+            code = self._child.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:  # it closed its end and lives on
+            code = self._kill()
         if code == -signal.SIGKILL:
-            return WorkerOutOfMemory(f"was killed ({doing}), most likely because the memory ran out")  # type: ignore[return-value] # a sibling error that callers treat alike
+            return WorkerOutOfMemory(f"was killed ({doing}), most likely because the memory ran out")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return WorkerCrashed(f"crashed with {how} ({doing}){self._last_words()}")
 
@@ -171,9 +194,9 @@ class Process:
             return ""
         return f": {lines[-1][:200]}" if lines else ""
 
-    def _fail(self, error: TrimtabError) -> None:
-        self.close()
+    def _fail(self, error: TrimtabError) -> NoReturn:
         self._dead = error
+        self.close()
         raise error
 
 
@@ -199,9 +222,18 @@ def imported(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _as_given(kind: type[TrimtabError], message: str) -> TrimtabError:
+def _temporary_log() -> Path:
+    with tempfile.NamedTemporaryFile(prefix="trimtab-", suffix=".log", delete=False) as file:
+        return Path(file.name)
+
+
+def _revived(name: str, message: str) -> TrimtabError:
+    """Return the error of that name with its message as it was; a crash when it is none of ours."""
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, TrimtabError)):
+        return WorkerCrashed(f"{name}: {_first_line(message)}")
     error = kind.__new__(kind)
-    Exception.__init__(error, message)
+    error.args = (message,)
     return error
 
 

@@ -1,0 +1,57 @@
+"""Makes a variant ready to run in this process, and runs stateful models over whole sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core import plugins
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Arrays, Engine, Runtime
+from trimtab.core.values import Signature, TensorSpec, Variant
+
+
+def ready(variant: Variant) -> Engine:
+    """Return the engine of a variant, with its state fed back when the model has one."""
+    runtime: Runtime = plugins.make("runtimes", variant.settings.runtime)
+    if reason := runtime.refuses(variant):
+        raise BadInput(f"{variant.settings.runtime} can't run this model: {reason}")
+    engine = runtime.load(variant)
+    return Stateful(engine, variant.model.signature) if variant.model.signature.states else engine
+
+
+class Stateful:
+    """Runs a stateful model over whole sequences, its state zero at the start of each call.
+
+    Data inputs have one axis more than the model asks for: (batch, time, …). The outputs are those of the last step.
+    Inputs without the time axis are one step.
+    """
+
+    def __init__(self, engine: Engine, signature: Signature) -> None:
+        self._engine = engine
+        self._data = signature.data_inputs
+        self._states = signature.states
+
+    def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
+        """Return the outputs of the last step."""
+        sequences = {spec.name for spec in self._data if inputs[spec.name].ndim == len(spec.shape) + 1}
+        lengths = {inputs[name].shape[1] for name in sequences}
+        if len(lengths) > 1:
+            raise BadInput(f"the input sequences differ in length: {sorted(lengths)}")
+        batch = len(inputs[self._data[0].name])
+        state = {spec.name: _zeros(spec, batch) for spec in self._states}
+        outputs: dict[str, NDArray[Any]] = {}
+        for step in range(lengths.pop() if lengths else 1):
+            now = {
+                name: np.ascontiguousarray(value[:, step]) if name in sequences else value
+                for name, value in inputs.items()
+            }
+            outputs = self._engine({**now, **state})
+            state = {spec.name: outputs[spec.fed_by] for spec in self._states if spec.fed_by}
+        return outputs
+
+
+def _zeros(spec: TensorSpec, batch: int) -> NDArray[Any]:
+    return np.zeros([size if isinstance(size, int) else batch for size in spec.shape], dtype=spec.dtype)
