@@ -247,11 +247,11 @@ def test_items_shared_with_the_certify_split_are_counted_and_said(tmp_path: Path
 @pytest.mark.parametrize("extra", [-1, 0])
 def test_too_few_items_for_any_proof_are_said_before_searching(tmp_path: Path, make_model, extra: int) -> None:
     needed = fewest_items(0.01)
-    assert needed == 268
+    assert needed == 299
     count = needed + extra + 16
     split = np.array(["calibrate"] * 8 + ["select"] * 8 + ["certify"] * (needed + extra))
     task = open_task({"x": INPUTS[:count], "labels": LABELS[:count], "split": split}, make_model(), tmp_path)
-    assert any("at least 268 are needed" in note for note in task.notes) == (extra < 0)
+    assert any("at least 299 are needed" in note for note in task.notes) == (extra < 0)
 
 
 def test_groups_are_what_a_proof_counts(tmp_path: Path, make_model) -> None:

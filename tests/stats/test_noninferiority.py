@@ -51,13 +51,15 @@ def test_interval_holds_exactly_the_differences_that_are_not_refuted():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(20, 3000), st.floats(0, 0.3), st.floats(0, 0.3), st.sampled_from([0.005, 0.01, 0.03]))
-def test_proven_is_the_same_as_a_lower_bound_above_minus_delta(n, gain, loss, delta):
+def test_what_is_proven_has_its_lower_bound_above_minus_delta(n, gain, loss, delta):
     proof = prove(Pairs(items=n, better=int(n * gain), worse=int(n * loss)), delta)
     assert proof.low <= proof.difference <= proof.high
-    assert proof.proven == (proof.low > -delta) or abs(proof.low + delta) < 1e-8
+    if proof.proven:
+        assert proof.low > -delta - 1e-8
+        assert proof.exact_p <= 0.05
 
 
-@pytest.mark.parametrize(("delta", "fewest"), [(0.01, 268), (0.005, 539)])
+@pytest.mark.parametrize(("delta", "fewest"), [(0.01, 299), (0.005, 598)])
 def test_fewest_items_are_those_at_which_no_flip_at_all_is_a_proof(delta, fewest):
     assert fewest_items(delta) == fewest
     assert prove(Pairs(items=fewest, better=0, worse=0), delta).proven
@@ -95,13 +97,24 @@ def region_probability(n, psi, delta, z):
 
 @pytest.mark.parametrize(("n", "psi", "delta"), [(40, 0.3, 0.1), (60, 0.1, 0.1), (90, 0.5, 0.05)])
 def test_exact_error_equals_visiting_every_table(n, psi, delta):
-    assert exact_error(n, psi, delta) == pytest.approx(region_probability(n, psi, delta, norm.ppf(0.95)), abs=1e-8)
+    found = exact_error(n, psi, delta, score_only=True)
+    assert found == pytest.approx(region_probability(n, psi, delta, norm.ppf(0.95)), abs=1e-8)
 
 
 @pytest.mark.parametrize("n", [300, 1000, 5000])
 @pytest.mark.parametrize("psi", [0.01, 0.02, 0.05, 0.10])
 def test_exact_error_at_one_point_is_at_most_5_1_percent(n, psi):
     assert 0.02 < exact_error(n, psi, 0.01) <= 0.051
+
+
+@pytest.mark.parametrize("n", [60, 268, 280, 299, 3000])
+@pytest.mark.parametrize("psi", [0.01, 0.013, 0.04])
+def test_no_size_and_no_discordance_errs_in_more_than_alpha(n, psi):
+    assert exact_error(n, psi, 0.01) <= 0.0501
+
+
+def test_the_score_alone_errs_in_more_where_few_items_flip():
+    assert exact_error(268, 0.01, 0.01, score_only=True) > 0.065
 
 
 def test_exact_error_refuses_a_discordance_below_the_difference():

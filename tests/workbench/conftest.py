@@ -37,7 +37,7 @@ def digits_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10])],
         [
             numpy_helper.from_array(value, name)
-            for value, name in zip([*weights, hidden], "w b hidden".split(), strict=True)
+            for value, name in zip([*weights, hidden], ["w", "b", "hidden"], strict=True)
         ],
     )
     model, data = folder / "linear.onnx", folder / "data.npz"

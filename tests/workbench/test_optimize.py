@@ -138,16 +138,20 @@ def test_a_limit_that_nothing_keeps_leaves_no_winner_but_the_reason(job: MakeJob
     assert all(trial.state in ("dropped", "failed") for trial in result.trials)
 
 
-def test_too_few_items_prove_nothing_and_the_reason_names_how_many_would(job: MakeJob, digits_files: tuple[Path, Path], tmp_path: Path) -> None:  # fmt: skip
+def test_too_few_items_prove_nothing_and_the_reason_names_how_many_would(
+    job: MakeJob, digits_files: tuple[Path, Path], tmp_path: Path
+) -> None:
     with np.load(digits_files[1]) as data:
         np.savez(tmp_path / "few.npz", inputs=data["inputs"][:120], labels=data["labels"][:120])
     result = optimize_job(job(data=tmp_path / "few.npz"))
     unproven = [proof for proof in result.comparison.quality if not proof.proven]
     assert result.winner is None or result.winner == result.as_given.name or not unproven
-    assert all((proof.needed or 0) >= 268 for proof in unproven)
+    assert all((proof.needed or 0) >= 299 for proof in unproven)
 
 
-def test_labels_in_another_order_stop_the_run_with_a_question(job: MakeJob, digits_files: tuple[Path, Path], tmp_path: Path) -> None:  # fmt: skip
+def test_labels_in_another_order_stop_the_run_with_a_question(
+    job: MakeJob, digits_files: tuple[Path, Path], tmp_path: Path
+) -> None:
     with np.load(digits_files[1]) as data:
         np.savez(tmp_path / "shifted.npz", inputs=data["inputs"], labels=(data["labels"] + 3) % 10)
     with pytest.raises(BadInput, match="label order"):
@@ -184,9 +188,22 @@ def test_a_killed_run_continues_and_repeats_at_most_the_trial_under_way(job: Mak
     given = job()
     code = "import sys; from trimtab.cli import main; sys.argv = ['trimtab', 'optimize', *sys.argv[1:]]; main()"
     words = [
-        str(given.model), "--data", str(given.data), "--output", str(given.output), "--budget", "20s", "--trials", "4",
-        "--max-drop", "2pt", "--only", "onnxruntime", "--only", "static-int8",
-    ]  # fmt: skip
+        str(given.model),
+        "--data",
+        str(given.data),
+        "--output",
+        str(given.output),
+        "--budget",
+        "20s",
+        "--trials",
+        "4",
+        "--max-drop",
+        "2pt",
+        "--only",
+        "onnxruntime",
+        "--only",
+        "static-int8",
+    ]
     journal = given.output / "work" / "journal.jsonl"
     started = subprocess.Popen(
         [sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

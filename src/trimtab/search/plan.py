@@ -161,19 +161,19 @@ def preview(original: Variant, task: Task, workload: Workload, machine: Machine,
 
 
 def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step) -> Iterator[Variant]:
+    """Yield what a step makes on the settings that were best for each runtime without it, or the runtime's first."""
     made = race.made(parent, step)
     if made is None:
         return
-    given = made.settings
-    own = next((r for r in tools.runtimes if r.name == given.runtime), None)
-    if own is not None and own.refuses(made) is None and given != parent.settings:
-        yield made
+    known = untouched_trials(race, tools)
     for runtime in _by_cost(tools.runtimes, race):
-        for settings in settings_of([t for t in race.trials if _is_untouched(t, tools)], runtime.name)[:2]:
-            if runtime.refuses(made.on(settings)) is None and settings != given:
+        best = settings_of(known, runtime.name)[:2]
+        tried = best or list(runtime.settings(race.machine, race.goal.workload))[:2]
+        if made.settings.runtime == runtime.name and made.settings.precision not in {s.precision for s in tried}:
+            tried = [made.settings, *tried]
+        for settings in tried:
+            if runtime.refuses(made.on(settings)) is None:
                 yield made.on(settings)
-        if not settings_of(race.trials, runtime.name):
-            yield from itertools.islice(_settings(race, runtime, made), 2)
 
 
 def _settings(race: Race, runtime: Runtime, variant: Variant) -> Iterator[Variant]:
