@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _TORCH = ("torch", "torch-export", "huggingface")
 _LARGEST = float(np.finfo(np.float16).max)
-_WORTH = 256  # elements; a smaller tensor saves less than its cast costs
+_WORTH = 64  # elements; a smaller tensor saves less than its cast takes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,10 +108,31 @@ def joined(names: Collection[str], order: Sequence[str]) -> str:
     return SEPARATOR.join(name for name in order if name in names)
 
 
+def followers(
+    name: str, consumers: Mapping[str, Sequence[str]], layers: Collection[str], merges: Collection[str]
+) -> set[str]:
+    """Return what stays in float along with a layer: the nodes after it up to the next layers.
+
+    The first node that merges it with another branch is among them, a second one is not: a chain of shortcuts would
+    pull half of the network along.
+    """
+    waiting = [(node, False) for node in consumers.get(name, ())]
+    seen = set()
+    while waiting:
+        node, merged = waiting.pop()
+        if node in layers or (node, merged) in seen or (merged and node in merges):
+            continue
+        seen.add((node, merged))
+        waiting += [(after, merged or node in merges) for after in consumers.get(node, ())]
+    return {node for node, _ in seen}
+
+
 def options_of(technique: Any, **resolved: Any) -> Options:
     """Return the options of a technique that differ from their defaults; `resolved` were decided at run time."""
     chosen = {field.name: getattr(technique, field.name) for field in fields(technique)} | resolved
-    return options({field.name: chosen[field.name] for field in fields(technique) if chosen[field.name] != field.default})
+    return options(
+        {field.name: chosen[field.name] for field in fields(technique) if chosen[field.name] != field.default}
+    )
 
 
 def quantized(variant: Variant, calibrated: Calibrated, step: Step, keep: Collection[str], folder: Path) -> Variant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from trimtab.core.errors import MissingExtra, Refused
 from trimtab.core.process import silence_telemetry
 from trimtab.core.protocols import Array, Arrays, Choices, Context
 from trimtab.core.values import Model, Settings, Step, Task, Variant
-from trimtab.techniques.int8 import Calibrated, feeds, kept, options_of, quantized, refusal
+from trimtab.techniques.int8 import Calibrated, feeds, followers, kept, options_of, quantized, refusal
 
 _LAYERS = {
     "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul",
@@ -132,80 +133,94 @@ def _run(model: Any, given: Sequence[Arrays], threads: int | None, inputs: dict[
     ]
 
 
+class _Graph:
+    """An OpenVINO model by the names of its nodes, and which of them are computed from constants only."""
+
+    def __init__(self, model: Any) -> None:
+        self.nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+        self.kinds = {name: node.get_type_name() for name, node in self.nodes.items()}
+        self.constants: set[str] = set()
+        for name, node in self.nodes.items():  # producers come before consumers
+            sources = self.sources(node)
+            if self.kinds[name] == "Constant" or (sources and self.constants >= set(sources)):
+                self.constants.add(name)
+
+    def sources(self, node: Any) -> list[str]:
+        """Return the names of the nodes that feed a node, input by input."""
+        return [value.get_node().get_friendly_name() for value in node.input_values()]
+
+    def computed(self, node: Any) -> int:
+        """Return how many inputs of a node depend on the data."""
+        return sum(name not in self.constants for name in self.sources(node))
+
+    def consumers(self) -> dict[str, list[str]]:
+        """Return the names of the nodes that each node feeds."""
+        found: dict[str, list[str]] = {}
+        for name, node in self.nodes.items():
+            for source in self.sources(node):
+                found.setdefault(source, []).append(name)
+        return found
+
+    def layers(self) -> list[str]:
+        """Return the names of the nodes that do the work, in order."""
+        return [name for name, kind in self.kinds.items() if kind in _LAYERS]
+
+
 def _attends(model: Any) -> bool:
     """Say whether an OpenVINO model holds attention: a softmax, and a product of two computed matrices."""
-    kinds = {node.get_type_name() for node in model.get_ops()}
+    graph = _Graph(model)
+    kinds = set(graph.kinds.values())
+    products = (node for name, node in graph.nodes.items() if graph.kinds[name] == "MatMul")
     return "ScaledDotProductAttention" in kinds or (
-        "Softmax" in kinds
-        and any(
-            not _is_constant(node.input_value(0)) and not _is_constant(node.input_value(1))
-            for node in model.get_ops()
-            if node.get_type_name() == "MatMul"
-        )
+        "Softmax" in kinds and any(graph.computed(node) == 2 for node in products)
     )
 
 
 def _layers(model: Any, whole: Any) -> tuple[str, ...]:
     """Return the names of the layers that were quantized, in the order of the model."""
-    after = _by_name(whole)
-    return tuple(
-        name
-        for name, node in _by_name(model).items()
-        if node.get_type_name() in _LAYERS and name in after and _is_rewired(node, after[name])
-    )
+    before, after = _Graph(model), _Graph(whole)
 
+    def is_rewired(name: str) -> bool:
+        return before.sources(before.nodes[name]) != after.sources(after.nodes[name])
 
-def _by_name(model: Any) -> dict[str, Any]:
-    return {node.get_friendly_name(): node for node in model.get_ordered_ops()}
-
-
-def _is_rewired(node: Any, other: Any) -> bool:
-    return any(
-        mine.get_node().get_friendly_name() != its.get_node().get_friendly_name()
-        or _is_constant(mine) != _is_constant(its)
-        for mine, its in zip(node.input_values(), other.input_values(), strict=True)
-    )
-
-
-def _is_constant(source: Any) -> bool:
-    """Say whether a value is computed from constants only."""
-    node = source.get_node()
-    if node.get_type_name() == "Constant":
-        return True
-    return node.get_input_size() > 0 and all(_is_constant(value) for value in node.input_values())
+    return tuple(name for name in before.layers() if name in after.nodes and is_rewired(name))
 
 
 def _restored(model: Any, whole: Any, keep: Collection[str]) -> Any:
     """Return a copy of the quantized model in which the layers `keep` are wired as in the float model."""
     copy = whole.clone()
-    before, after = _by_name(model), _by_name(copy)
-    for name in keep:
-        _rewire(before[name], after)
-        for target in before[name].output(0).get_target_inputs():  # a corrected bias suits the quantized layer only
-            if target.get_node().get_type_name() == "Add":
-                _rewire_constants(target.get_node(), after)
+    before, after = _Graph(model), _Graph(copy)
+    consumers, layers = before.consumers(), set(before.layers())
+    merges = {name for name, node in before.nodes.items() if before.computed(node) > 1}
+    for name in keep:  # a bias is among the followers: corrected, it suits the quantized layer only
+        for node in {name, *followers(name, consumers, layers, merges)}:
+            _rewire(node, before, after)
     copy.validate_nodes_and_infer_types()
+    _rename(copy)
     return copy
 
 
-def _rewire(node: Any, after: dict[str, Any]) -> None:
+def _rename(model: Any) -> None:
+    """Number the nodes that OpenVINO named by a counter of the process, so that the same model is the same file."""
+    for index, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}_{index}")
+
+
+def _rewire(name: str, before: _Graph, after: _Graph) -> None:
     """Give a node of the quantized model the inputs of its float twin, past quantizers and smoothing factors."""
-    twin = after[node.get_friendly_name()]
-    _rewire_constants(node, after)
-    for index, source in enumerate(node.input_values()):
-        producer = source.get_node()
-        same = after.get(producer.get_friendly_name())
-        if _is_constant(source) or same is None:
+    waiting = [name]
+    while waiting:
+        current = waiting.pop(0)
+        twin = after.nodes.get(current)
+        if twin is None:
             continue
-        twin.input(index).replace_source_output(same.output(source.get_index()))
-        if producer.get_type_name() in _PASSIVE:
-            _rewire(producer, after)
-
-
-def _rewire_constants(node: Any, after: dict[str, Any]) -> None:
-    twin = after.get(node.get_friendly_name())
-    if twin is None:
-        return
-    for index, source in enumerate(node.input_values()):
-        if _is_constant(source):
-            twin.input(index).replace_source_output(source)
+        for index, source in enumerate(before.nodes[current].input_values()):
+            producer = source.get_node().get_friendly_name()
+            if producer in before.constants:
+                twin.input(index).replace_source_output(source)
+            elif producer in after.nodes:
+                twin.input(index).replace_source_output(after.nodes[producer].output(source.get_index()))
+                if before.kinds[producer] in _PASSIVE:
+                    waiting.append(producer)
