@@ -42,8 +42,11 @@ class Stateful:
             raise BadInput(f"the input sequences differ in length: {sorted(lengths)}")
         batch = len(inputs[self._data[0].name])
         state = {spec.name: _zeros(spec, batch) for spec in self._states}
+        steps = lengths.pop() if lengths else 1
+        if steps == 0:
+            raise BadInput("a sequence without steps has no answer: give at least one step")
         outputs: dict[str, NDArray[Any]] = {}
-        for step in range(lengths.pop() if lengths else 1):
+        for step in range(steps):
             now = {
                 name: np.ascontiguousarray(value[:, step]) if name in sequences else value
                 for name, value in inputs.items()

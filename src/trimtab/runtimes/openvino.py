@@ -75,14 +75,13 @@ class _Engine:
     def __init__(self, compiled: Any, names: list[str]) -> None:
         if len(names) != len(compiled.outputs):
             raise BadInput(f"openvino sees {len(compiled.outputs)} outputs, the model says {len(names)}: {names}")
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
+        self._request = compiled.create_infer_request()  # what it belongs to lives as long as the request
         self._infer = self._request.infer
-        self._ports = list(zip(names, compiled.outputs, strict=True))
+        self._names = names
 
     def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
         results = self._infer(inputs, share_inputs=True)
-        return {name: results[port] for name, port in self._ports}
+        return dict(zip(self._names, results.to_tuple(), strict=True))  # by port it takes 5 µs for each output
 
 
 def _cause(message: str) -> str:

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimtab.core import plugins
+from trimtab.core.engine import Stateful, ready
+from trimtab.core.errors import BadInput
+from trimtab.core.protocols import Arrays
+from trimtab.core.values import Model, Settings, Signature, TensorSpec, Variant
+
+
+def spec(name: str, *shape: int | str, **more: Any) -> TensorSpec:
+    return TensorSpec(name=name, dtype="float32", shape=shape, **more)
+
+
+DECAYING = Signature(
+    inputs=(spec("x", "n", 1), spec("scale", "n"), spec("h_in", 1, "n", 1, role="state", fed_by="h_out")),
+    outputs=(spec("y", "n", 1), spec("h_out", 1, "n", 1, role="state")),
+)
+
+
+def decaying(inputs: Arrays) -> dict[str, Any]:
+    """Return h = h / 2 + x, and y = h · scale: the order of the steps matters."""
+    assert inputs["x"].flags["C_CONTIGUOUS"]
+    h = inputs["h_in"] / 2 + inputs["x"][None]
+    return {"y": h[0] * inputs["scale"][:, None], "h_out": h}
+
+
+def given(*steps: float, items: int = 2) -> dict[str, Any]:
+    x = np.array(steps, np.float32)[None, :, None] * np.arange(1, items + 1, dtype=np.float32)[:, None, None]
+    return {"x": x, "scale": np.ones(items, np.float32)}
+
+
+class FakeRuntime:
+    name = "fake"
+    refusal: str | None = None
+
+    def refuses(self, variant: Variant) -> str | None:
+        return self.refusal
+
+    def load(self, variant: Variant) -> Any:
+        return decaying
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+    made = FakeRuntime()
+    monkeypatch.setattr(plugins, "make", lambda group, name: made)
+    return made
+
+
+def variant(signature: Signature) -> Variant:
+    model = Model(format="fake", path=Path("fake"), digest="0", signature=signature)
+    return Variant(model=model, settings=Settings(runtime="fake"))
+
+
+def test_the_state_of_a_step_feeds_the_next_one_and_the_last_outputs_are_returned():
+    engine = Stateful(decaying, DECAYING)
+    assert engine(given(4, 2, 1))["y"].ravel().tolist() == [3.0, 6.0]
+    assert engine(given(1, 2, 4))["y"].ravel().tolist() == [5.25, 10.5]
+
+
+def test_every_call_starts_from_a_state_of_zeros():
+    engine = Stateful(decaying, DECAYING)
+    first = engine(given(4, 2, 1))["y"]
+    engine(given(9, 9))
+    assert np.array_equal(engine(given(4, 2, 1))["y"], first)
+
+
+def test_an_input_without_the_axis_of_time_is_one_step_or_goes_to_every_step():
+    engine = Stateful(decaying, DECAYING)
+    one = {"x": np.array([[4.0]], np.float32), "scale": np.array([10.0], np.float32)}
+    assert engine(one)["y"].tolist() == [[40.0]]
+    assert engine(given(4, 2, items=1) | {"scale": np.array([10.0], np.float32)})["y"].tolist() == [[40.0]]
+
+
+def test_the_inputs_given_are_left_alone():
+    inputs = given(4, 2, 1)
+    before = {name: value.copy() for name, value in inputs.items()}
+    Stateful(decaying, DECAYING)(inputs)
+    assert list(inputs) == list(before)
+    assert all(np.array_equal(inputs[name], before[name]) for name in before)
+
+
+def test_sequences_of_different_lengths_are_refused():
+    two = Signature(inputs=(*DECAYING.inputs, spec("z", "n", 1)), outputs=DECAYING.outputs)
+    inputs = given(4, 2, 1) | {"z": np.zeros((2, 2, 1), np.float32)}
+    with pytest.raises(BadInput, match=r"sequences differ in length: \[2, 3\]"):
+        Stateful(decaying, two)(inputs)
+
+
+def test_a_sequence_without_steps_is_refused():
+    with pytest.raises(BadInput, match="sequence without steps"):
+        Stateful(decaying, DECAYING)({"x": np.zeros((2, 0, 1), np.float32), "scale": np.ones(2, np.float32)})
+
+
+def test_a_model_without_state_is_run_as_its_runtime_made_it(runtime):
+    plain = Signature(inputs=DECAYING.inputs[:2], outputs=DECAYING.outputs[:1])
+    assert ready(variant(plain)) is decaying
+    assert isinstance(ready(variant(DECAYING)), Stateful)
+
+
+def test_what_the_runtime_refuses_is_said_with_its_reason(runtime):
+    runtime.refusal = "it is the wrong day"
+    with pytest.raises(BadInput, match="fake can't run this model: it is the wrong day"):
+        ready(variant(DECAYING))
