@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 DEMO   ?= .venv-demo
-MODEL  ?= all
+MODEL  ?= digits mnist mobilenet minilm
 
 BIN      := $(VENV)/bin
 SOURCES  := pyproject.toml constraints.txt
@@ -30,11 +30,11 @@ format: $(VENV)/.installed  ## put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed  ## compare with the peers, resumable: make bench MODEL=digits|mnist|mobilenet|minilm|all
-	$(BIN)/python benchmarks/compare.py $(MODEL)
+bench: $(VENV)/.installed  ## compare with the peers, resumable; one model: make bench MODEL=digits|mnist|mobilenet|minilm
+	for model in $(MODEL); do $(BIN)/python benchmarks/against_peers.py $$model || exit; done
 
 docs: $(VENV)/.installed  ## write the generated reference pages
-	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/generate.py
 
 clean:  ## remove the environments and what was built
 	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
