@@ -52,6 +52,12 @@ def every(group: str) -> list[Any]:
     return [make(group, name) for name in names(group)]
 
 
+def defaults(group: str, name: str) -> dict[str, Scalar]:
+    """Return the options of a plug-in and their default values."""
+    parameters = inspect.signature(plugin_class(group, name)).parameters
+    return {option: parameter.default for option, parameter in parameters.items()}
+
+
 def choices(group: str, name: str) -> dict[str, tuple[Scalar, ...]]:
     """Return the search dimensions of a plug-in: option name to the values worth trying."""
     kind = plugin_class(group, name)

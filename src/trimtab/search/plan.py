@@ -59,11 +59,15 @@ def lossless(technique: Technique) -> bool:
 
 
 def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
-    """Yield the same weights on every runtime and settings that can run them."""
+    """Yield the original, and the same weights on every runtime's defaults, once for each precision."""
     yield race.shop.original
     for variant in sources(race, tools):
         for runtime in _by_cost(tools.runtimes, race):
-            yield from _settings(race, runtime, variant)
+            seen: set[str | None] = set()
+            for candidate in _settings(race, runtime, variant):
+                if candidate.settings.precision not in seen:
+                    seen.add(candidate.settings.precision)
+                    yield candidate
 
 
 def sources(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -95,12 +99,10 @@ def varied(race: Race, tools: Toolbox) -> Iterator[Variant]:
         parent = _parent(race, tools, trial)
         if parent is None:
             continue
+        chosen = {**plugins.defaults("techniques", step.technique), **dict(step.options)}
         for option, values in plugins.choices("techniques", step.technique).items():
             for value in values:
-                if (
-                    dict(step.options).get(option, getattr(plugins.plugin_class("techniques", step.technique), option))
-                    != value
-                ):
+                if chosen[option] != value:
                     changed = options(dict(step.options), **{option: value})
                     yield from _applied(race, tools, parent, Step(technique=step.technique, options=changed))
 
@@ -126,9 +128,14 @@ def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 
 def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
-    """Yield the leaders on the settings of their runtime that they have not been tried on."""
-    kept = sorted((t for t in race.trials if t.state == "kept" and t.steps), key=race.score)
-    for trial in kept[:2]:
+    """Yield the best untouched and the leaders on the settings of their runtimes that they have not been tried on.
+
+    The untouched comes first: a baseline whose settings were searched less would make every gain look larger.
+    """
+    kept = sorted((t for t in race.trials if t.state == "kept"), key=race.score)
+    known = {trial.name for trial in untouched_trials(race, tools)}
+    plain, changed = ([t for t in kept if (t.name in known) == same] for same in (True, False))
+    for trial in [*plain[:2], *changed[:2]]:
         runtime = next((r for r in tools.runtimes if r.name == trial.settings.runtime), None)
         if runtime is not None and trial.variant is not None:
             yield from _settings(race, runtime, trial.variant)
@@ -136,9 +143,8 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, in the order of what they cost."""
-    return itertools.chain(
-        untouched(race, tools), touched(race, tools), rescued(race, tools), varied(race, tools), refined(race, tools)
-    )
+    parts = (untouched, touched, refined, rescued, varied, refined)
+    return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
 def preview(original: Variant, task: Task, workload: Workload, machine: Machine, tools: Toolbox) -> list[str]:

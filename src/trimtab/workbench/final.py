@@ -17,12 +17,14 @@ from trimtab.core.values import (
     Goal,
     Measurement,
     NoWorse,
+    Options,
     Ratio,
     Reading,
     Result,
     Trial,
     TrialState,
     Variant,
+    options,
 )
 from trimtab.core.words import reading_name
 from trimtab.data.batches import labels as labels_of
@@ -38,7 +40,7 @@ from trimtab.workbench.measure import folder_store, measure, with_compression
 from trimtab.workbench.proof import answers_on, finalists, prove_all
 from trimtab.workbench.timing import Timing, TimingPlan, time_finally
 
-_METERS = ("size", "compute", "memory", "latency", "throughput", "end-to-end")
+_LONGEST = {"latency": 5.0, "throughput": 10.0, "end-to-end": 2.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,12 +163,11 @@ def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Me
     race, folder = final.race, final.ending.folder
     assert trial.variant is not None
     race.progress.begin(f"measuring {trial.name}", race.budget.elapsed(), race.budget.seconds)
-    known = [name for name in _METERS if final.race.shop.task.splits or name != "end-to-end"]
     found = measure(
         trial.variant,
         race.shop.task,
         race.goal.workload,
-        meters=known,
+        meters=_meters(race),
         store=folder_store(folder / "measurements"),
         machine=race.machine,
         log=folder / "logs" / "measuring.log",
@@ -174,6 +175,16 @@ def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Me
     if trial.name != final.field[0].name:
         found = with_compression(found, measured[final.field[0].name])
     return replace(found, readings=(*found.readings, *_quality(final, trial)))
+
+
+def _meters(race: Race) -> dict[str, Options]:
+    """Return what a finalist is read with; the longer meters take a share of the budget, up to their usual time."""
+    share = race.budget.seconds / 600
+    found: dict[str, Options] = {"size": (), "compute": (), "memory": ()}
+    for name, longest in _LONGEST.items():
+        if name != "end-to-end" or race.shop.task.splits:
+            found[name] = options(seconds=round(max(0.25 * longest, min(longest, longest * share)), 2))
+    return found
 
 
 def _quality(final: Final, trial: Trial) -> Sequence[Reading]:

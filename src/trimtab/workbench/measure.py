@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,20 +24,21 @@ def measure(
     task: Task,
     workload: Workload | None = None,
     *,
-    meters: Sequence[str] | None = None,
+    meters: Sequence[str] | Mapping[str, Options] | None = None,
     split: str = "select",
     store: Store | None = None,
     machine: Machine | None = None,
     log: Path | None = None,
 ) -> Measurement:
-    """Read a variant with the meters named (all that are installed by default).
+    """Read a variant with the meters named (all that are installed by default), a mapping names their options as well.
 
     The quality meter answers `split`. A measurement that the store already holds is returned as it is.
     """
     workload = workload or Workload()
     machine = machine or this_machine()
-    chosen = tuple(meters) if meters is not None else _all_meters()
-    said = options(dict.fromkeys(chosen, ""), split=split)
+    names = _all_meters() if meters is None else meters
+    chosen = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, ())
+    said = options({name: ", ".join(f"{k}={v}" for k, v in given) for name, given in chosen.items()}, split=split)
     key = measurement_key(variant, task, workload, said, machine)
     if store is not None and (kept := store.get(key)) is not None:
         return kept
@@ -73,13 +74,12 @@ def _all_meters() -> tuple[str, ...]:
 
 
 def _read(
-    variant: Variant, task: Task, workload: Workload, names: Sequence[str], split: str, log: Path | None
+    variant: Variant, task: Task, workload: Workload, chosen: Mapping[str, Options], split: str, log: Path | None
 ) -> list[Reading | Trace]:
     """Ask every meter; one whose worker fails is unavailable with the reason, the others go on."""
     found: list[Reading | Trace] = []
-    for name in names:
-        given: Options = options(split=split) if name == "quality" else ()
-        meter: Meter = plugins.make("meters", name, given)
+    for name, given in chosen.items():
+        meter: Meter = plugins.make("meters", name, options(dict(given), split=split) if name == "quality" else given)
         if name == "quality" and task.split(split) is None:
             continue
         with open_session(variant, log) as session:
