@@ -1,0 +1,123 @@
+"""The laws of a store."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from trimtab.core.codec import dumps, loads
+from trimtab.core.machine import machine
+from trimtab.core.protocols import Store
+from trimtab.core.values import Measurement, Reading, Trace, Workload
+from trimtab.testing import laws
+from trimtab.testing.samples import samples
+
+_KEY = "0123456789abcdef0123456789abcdef"
+_KILLS_S = (0.02, 0.05, 0.11)
+
+
+class StoreSuite:
+    """What every store keeps. Subclass it, name the class `Test…`, and set `plugin`.
+
+    Override `store` when yours takes other options than `folder`.
+    """
+
+    plugin: ClassVar[type[Any]]
+
+    def store(self, folder: Path) -> Store:
+        """Return an empty store the first time, and the same one, opened again, for the same folder."""
+        return opened(self.plugin, folder)
+
+    def test_has_a_name_and_no_option_without_a_default(self, tmp_path: Path) -> None:
+        laws.check_name(self.plugin)
+        assert isinstance(self.store(tmp_path), Store)
+
+    def test_nothing_is_kept_under_an_unknown_key(self, tmp_path: Path) -> None:
+        store = self.store(tmp_path)
+        assert store.get(_KEY) is None
+        store.put(_KEY[::-1], measurement(1.0))
+        assert store.get(_KEY) is None
+
+    def test_what_is_got_equals_what_was_put(self, tmp_path: Path) -> None:
+        store = self.store(tmp_path)
+        for kept in (measurement(0.1), measurement(float("inf")), measurement(None)):
+            store.put(_KEY, kept)
+            assert store.get(_KEY) == kept
+
+    def test_keys_do_not_mix_and_the_last_one_put_counts(self, tmp_path: Path) -> None:
+        store = self.store(tmp_path)
+        for value in (1.0, 2.0):
+            store.put(_KEY, measurement(value))
+            store.put(_KEY[::-1], measurement(-value))
+        assert (store.get(_KEY), store.get(_KEY[::-1])) == (measurement(2.0), measurement(-2.0))
+
+    def test_is_still_there_for_the_next_process(self, tmp_path: Path) -> None:
+        self.store(tmp_path).put(_KEY, measurement(1.0))
+        assert self.store(tmp_path).get(_KEY) == measurement(1.0)
+
+    def test_a_process_killed_while_it_puts_leaves_the_old_one_or_the_new(self, tmp_path: Path) -> None:
+        if "folder" not in inspect.signature(self.plugin).parameters:
+            laws.skip(f"{self.plugin.name} takes no folder, so another process can't be told where to put")
+        values = [measurement(float(number), length=20_000) for number in range(2)]
+        for number, value in enumerate(values):
+            (tmp_path / f"{number}.json").write_text(dumps(value))
+        for delay_s in _KILLS_S:
+            _put_and_die(self.plugin, tmp_path, delay_s)
+            assert self.store(tmp_path / "kept").get(_KEY) in values, "half of a measurement was kept"
+
+
+def measurement(value: float | None, length: int = 3) -> Measurement:
+    """Return a measurement of one reading and of a trace of that length."""
+    reading = Reading(name="latency_p50", value=value, unit="s", scope="a fake", place="größe=1")
+    if value is None:
+        reading = replace(reading, provenance="unavailable", samples=0)
+    times = tuple(float(number) for number in range(length))
+    variant = samples()[0][0].variant
+    return Measurement(
+        variant=variant,
+        task="a task",
+        workload=Workload(batch=2, lengths=(("sequence", 7),)),
+        readings=(reading,),
+        traces=(Trace(name="latency", times=times, values=times, unit="s"),),
+        machine=replace(machine(), load_average=0.5, pressure=None, steal_s=None),
+        time="2030-01-01T00:00:00+00:00",
+    )
+
+
+def opened(plugin: type[Any], folder: Path) -> Store:
+    """Return a store in that folder."""
+    store: Store = plugin(folder=str(folder))
+    return store
+
+
+def put_for_ever(module: str, name: str, folder: Path) -> None:
+    """Put two measurements by turns until somebody kills this process; the first line says that it began."""
+    from importlib import import_module
+
+    store = opened(getattr(import_module(module), name), folder / "kept")
+    values = [loads(Measurement, (folder / f"{number}.json").read_text()) for number in range(2)]
+    store.put(_KEY, values[0])
+    print("began", flush=True)
+    while True:
+        for value in values:
+            store.put(_KEY, value)
+
+
+def _put_and_die(plugin: type[Any], folder: Path, delay_s: float) -> None:
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from pathlib import Path; from trimtab.testing import stores; "
+        f"stores.put_for_ever({plugin.__module__!r}, {plugin.__qualname__!r}, Path({str(folder)!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"began\n", "the process that puts did not begin"
+            time.sleep(delay_s)
+        finally:
+            process.send_signal(signal.SIGKILL)
