@@ -33,8 +33,9 @@ format: $(VENV)/.installed  ## put the code into the house's format
 bench: $(VENV)/.installed  ## compare with the peers, resumable; one model: make bench MODEL=digits|mnist|mobilenet|minilm
 	for model in $(MODEL); do $(BIN)/python benchmarks/against_peers.py $$model || exit; done
 
-docs: $(VENV)/.installed  ## write the generated reference pages
+docs: $(VENV)/.installed  ## build the documentation into build/docs, reference pages from the code
 	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the environments and what was built
 	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
