@@ -42,7 +42,7 @@ _GROUPS = {
 
 
 def verdict(result: Result) -> RenderableType:
-    """Return the warnings, loud, and the verdict sentence."""
+    """Return the warnings, loud, the verdict sentence, and what else was found."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
@@ -52,7 +52,7 @@ def verdict(result: Result) -> RenderableType:
     lines: list[RenderableType] = [
         Text(f"WARNING: {warning}", style="bold yellow") for warning in page.warnings(result)
     ]
-    lines += [Text(said, style=style), Text(result.verdict, style="bold")]
+    lines += [Text(said, style=style), Text(result.verdict, style="bold"), *map(Text, result.notes)]
     return Padding(Group(*lines), (1, 0))
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trimtab.core import plugins
 from trimtab.core.protocols import Runtime, Technique
-from trimtab.core.values import Machine, Settings, Step, Task, Trial, Variant, Workload, options
+from trimtab.core.values import Goal, Machine, Settings, Step, Task, Trial, Variant, Workload, options
 from trimtab.search.race import Race, settings_of
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
@@ -54,7 +54,10 @@ def native_settings(variant_format: str, runtimes: Sequence[Runtime]) -> Setting
 
 
 def lossless(technique: Technique) -> bool:
-    """Say whether a technique keeps the weights as they are (an export), so that its result is still untouched."""
+    """Say whether a technique keeps the weights as they are, so that its result is still untouched.
+
+    Such a technique is an export; its `produces` names the format that it makes.
+    """
     return bool(getattr(technique, "lossless", False))
 
 
@@ -71,12 +74,19 @@ def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 
 def sources(race: Race, tools: Toolbox) -> Iterator[Variant]:
-    """Yield the original and its exports, each once."""
-    yield race.shop.original
+    """Yield the original, and its exports to formats that runtimes which can't run it as it is do run."""
+    original = race.shop.original
+    yield original
+    able = {r.name for r in tools.runtimes if r.refuses(original.on(Settings(runtime=r.name))) is None}
     for technique in tools.techniques:
-        if lossless(technique) and technique.refuses(race.shop.original, race.shop.task) is None:
-            made = race.made(race.shop.original, Step(technique=technique.name))
+        if not lossless(technique) or technique.refuses(original, race.shop.task) is not None:
+            continue
+        produced = replace(original, model=replace(original.model, format=getattr(technique, "produces", "")))
+        opened = {r.name for r in tools.runtimes if r.refuses(produced.on(Settings(runtime=r.name))) is None}
+        if opened - able:
+            made = race.made(original, Step(technique=technique.name))
             if made is not None:
+                able |= opened
                 yield made
 
 
@@ -84,7 +94,7 @@ def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield what every technique makes with its default options, on the best settings of each runtime."""
     parents = list(sources(race, tools))
     for technique in tools.techniques:
-        if lossless(technique) or getattr(technique, "rescue", False):
+        if lossless(technique) or getattr(technique, "rescue", False) or not _useful(technique, race.goal):
             continue
         for parent in parents:
             if technique.refuses(parent, race.shop.task) is None:
@@ -187,6 +197,12 @@ def _settings(race: Race, runtime: Runtime, variant: Variant) -> Iterator[Varian
         candidate = variant.on(settings)
         if runtime.refuses(candidate) is None:
             yield candidate
+
+
+def _useful(technique: Technique, goal: Goal) -> bool:
+    """Say whether a technique can help the goal; one that `saves` a single reading helps only goals that name it."""
+    saved = getattr(technique, "saves", None)
+    return saved is None or saved in (goal.objective, *(limit.reading for limit in goal.limits))
 
 
 def _by_cost(runtimes: Sequence[Runtime], race: Race) -> list[Runtime]:

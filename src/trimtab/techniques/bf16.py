@@ -31,6 +31,8 @@ class Bf16:
     """
 
     name = "bf16"
+    cost_s = 1.0
+    saves = "bytes"  # the arithmetic stays as it is: nothing to try where time is the goal
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse quantized models, and PyTorch models where the processor has no bf16 arithmetic."""

@@ -28,6 +28,7 @@ class ExportOnnx:
 
     name = "export-onnx"
     lossless = True
+    produces = "onnx"
 
     def __init__(self, opset: int | None = None, batch: int | None = None) -> None:
         self.opset = opset

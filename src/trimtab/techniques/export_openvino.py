@@ -25,6 +25,7 @@ class ExportOpenVino:
 
     name = "export-openvino"
     lossless = True
+    produces = "openvino"
 
     def __init__(self, compress_to_fp16: bool = False) -> None:
         self.compress_to_fp16 = compress_to_fp16
