@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from trimtab.core import plugins
 
 pytest.register_assert_rewrite("trimtab.testing")
 

@@ -33,8 +33,7 @@ class FormatSuite:
         return laws.unless_missing(lambda: source(self.plugin.name, folder, seed))
 
     def test_has_a_name_and_no_option_without_a_default(self) -> None:
-        laws.check_name(self.plugin)
-        assert isinstance(self.plugin(), Format)
+        laws.check_kind(self.plugin, Format)
 
     def test_claims_its_own_and_nothing_else(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
@@ -45,8 +44,9 @@ class FormatSuite:
             if name != self.plugin.name:
                 others += _unless_missing(lambda name=name: [source(name, tmp_path / name)])  # type: ignore[misc] # binds the loop's name
         own = self.source(tmp_path / "own")
-        assert self.plugin().claims(own)
-        assert [other for other in others if self.plugin().claims(other)] == []
+        assert self.plugin().claims(own), f"it does not claim {own}"
+        claimed = [other for other in others if self.plugin().claims(other)]
+        assert not claimed, f"it claims {claimed}"
 
     def test_claiming_imports_no_framework(self, tmp_path: Path) -> None:
         held = laws.elsewhere(self.plugin, ("claims", (self.source(tmp_path),)))
@@ -56,7 +56,10 @@ class FormatSuite:
         text = self.source(tmp_path / "given")
         before = laws.contents(tmp_path)
         self._open(text, tmp_path / "opened")
-        assert laws.contents(tmp_path, without=tmp_path / "opened") == before
+        after = laws.contents(tmp_path, without=tmp_path / "opened")
+        assert after == before, (
+            f"these files are new or changed: {sorted(map(str, dict(after.items() - before.items())))}"
+        )
 
     def test_the_same_model_has_the_same_digest_wherever_it_lies(self, tmp_path: Path) -> None:
         text = self.source(tmp_path / "here")
@@ -68,24 +71,25 @@ class FormatSuite:
 
     def test_other_weights_have_another_digest(self, tmp_path: Path) -> None:
         models = [self._open(self.source(tmp_path / f"{seed}", seed), tmp_path / f"opened-{seed}") for seed in range(2)]
-        assert models[0].digest != models[1].digest
-        assert models[0].signature == models[1].signature
+        assert models[0].digest != models[1].digest, "two models of different weights have one digest"
+        assert models[0].signature == models[1].signature, "other weights changed the signature"
 
     def test_the_signature_names_every_input_and_output(self, tmp_path: Path) -> None:
         signature = self._open(self.source(tmp_path / "given"), tmp_path / "opened").signature
         for specs in (signature.inputs, signature.outputs):
-            assert specs
-            assert all(spec.name for spec in specs)
+            assert specs, "the model has no inputs or no outputs"
+            assert all(spec.name for spec in specs), "an input or output has no name"
             assert len({spec.name for spec in specs}) == len(specs), "the same name twice"
             for spec in specs:
                 np.dtype(spec.dtype)
-                assert all(size if isinstance(size, str) else size >= 0 for size in spec.shape), spec.shape
+                sizes = [size if isinstance(size, str) else size >= 0 for size in spec.shape]
+                assert all(sizes), f"{spec.name} has shape {spec.shape}: a free dimension is its name or '?'"
 
     def test_a_model_written_down_can_be_loaded_again(self, tmp_path: Path) -> None:
         model = self._open(self.source(tmp_path / "given"), tmp_path / "opened")
         again = loads(Model, dumps(model))
-        assert again == model
-        assert model.format == self.plugin.name
+        assert again == model, "the model is not made of plain values"
+        assert model.format == self.plugin.name, f"the model says that its format is {model.format}"
         assert laws.unless_missing(lambda: self.plugin().load(again)) is not None
 
     def test_a_missing_file_is_one_clear_line(self, tmp_path: Path) -> None:
@@ -124,11 +128,11 @@ class FormatSuite:
             laws.skip(f"{plugin.name} does not describe its models")
         model = self._open(self.source(tmp_path / "given"), tmp_path / "opened")
         contents = laws.unless_missing(lambda: plugin.contents(model))
-        assert contents == plugin.contents(model)
-        assert all(path.is_file() for path in contents.files)
-        assert sum(count for _, count in contents.parameters) > 0
+        assert contents == plugin.contents(model), "asked twice, it tells two things"
+        assert all(path.is_file() for path in contents.files), f"some of {contents.files} are no files"
+        assert sum(count for _, count in contents.parameters) > 0, "the model has no parameters"
         one, two = (laws.unless_missing(lambda n=n: plugin.work(model, _asked(model, n))) for n in (1, 2))  # type: ignore[misc] # binds the loop's number
-        assert 0 < one.nonzero <= one.macs
+        assert 0 < one.nonzero <= one.macs, f"{one.nonzero} of {one.macs} MACs are not zero"
         assert two.macs == 2 * one.macs, "twice the items are not twice the work"
 
     def _folder(self, folder: Path) -> Path:

@@ -33,14 +33,14 @@ def skip(reason: str) -> NoReturn:
     raise SkipTest(reason)
 
 
-def check_name(plugin: type[Any]) -> None:
-    """Check that a plug-in is named as people type it, and that it can be made without arguments."""
+def check_kind(plugin: type[Any], seam: type[Any]) -> None:
+    """Check that a plug-in is named as people type it, needs no option, and has the methods of its seam."""
     name = getattr(plugin, "name", None)
     assert isinstance(name, str), f"{plugin.__name__} has no attribute `name`"
     assert _NAME.fullmatch(name), f"the name {name!r} is not lower-case words joined by dashes"
     for option, parameter in inspect.signature(plugin).parameters.items():
         assert parameter.default is not parameter.empty, f"the option {option} of {name} has no default"
-    plugin()
+    assert isinstance(plugin(), seam), f"{name} has not all that a {seam.__name__} has: see core/protocols.py"
 
 
 def check_sentence(text: object, about: str = "") -> None:

@@ -33,8 +33,7 @@ class MeterSuite:
         return [sample for sample in samples()[0] if sample.variant.model.format == "onnx"]
 
     def test_has_a_name_and_no_option_without_a_default(self) -> None:
-        laws.check_name(self.plugin)
-        assert isinstance(self.plugin(), Meter)
+        laws.check_kind(self.plugin, Meter)
 
     def test_every_number_has_a_name_a_unit_and_a_source_and_lies_in_its_interval(self, tmp_path: Path) -> None:
         for number, sample in enumerate(self.samples()):
@@ -52,7 +51,8 @@ class MeterSuite:
         sample = self.samples()[0]
         given = task(sample.network, tmp_path)
         once, again = (self._read(_session(sample), sample, given, Workload()) for _ in range(2))
-        assert [item for item in once if _counted(item)] == [item for item in again if _counted(item)]
+        first, second = ([item for item in found if item.provenance == "counted"] for found in (once, again))
+        assert first == second, f"{first} became {second}"
 
     def test_readings_can_be_written_and_read_back(self, tmp_path: Path) -> None:
         sample = self.samples()[0]
@@ -116,10 +116,6 @@ def _check_reading(reading: Reading) -> None:
 def _check_trace(trace: Trace) -> None:
     assert len(trace.times) == len(trace.values) > 0, f"{trace.name} has {len(trace.times)} times"
     assert list(trace.times) == sorted(trace.times), f"the times of {trace.name} go back"
-
-
-def _counted(item: Reading | Trace) -> bool:
-    return item.provenance == "counted"
 
 
 def _session(sample: Sample) -> FakeProcessSession:

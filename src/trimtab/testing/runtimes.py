@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trimtab.core.errors import MissingExtra
+from trimtab.core.errors import MissingExtra, WorkerError
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Engine, Runtime
 from trimtab.core.values import Settings, Variant, Workload
@@ -33,8 +33,7 @@ class RuntimeSuite:
         return samples()[0]
 
     def test_has_a_name_and_no_option_without_a_default(self) -> None:
-        laws.check_name(self.plugin)
-        assert isinstance(self.plugin(), Runtime)
+        laws.check_kind(self.plugin, Runtime)
 
     def test_refuses_a_foreign_format_in_words(self) -> None:
         variant = self._accepted()[0].variant
@@ -60,7 +59,8 @@ class RuntimeSuite:
                 assert offered, "no settings are offered"
                 assert all(settings.runtime == self.plugin.name for settings in offered), "settings of another runtime"
                 assert len(set(offered)) == len(offered), f"the same settings twice: {offered}"
-                assert self.plugin().refuses(self._accepted()[0].variant.on(offered[0])) is None
+                reason = self.plugin().refuses(self._accepted()[0].variant.on(offered[0]))
+                assert reason is None, f"it refuses its own defaults: {reason}"
 
     def test_answers_what_the_network_computes(self) -> None:
         for sample in self._accepted():
@@ -103,9 +103,9 @@ class RuntimeSuite:
         with open_session(sample.variant) as session:
             answer = laws.unless_missing(lambda: session.run(given))
             times = session.time(given, 5).wall_ns
-        assert np.allclose(answer["scores"], sample.network.answer(given)["scores"], atol=1e-4)
-        assert times.shape == (5,)
-        assert (times > 0).all()
+        wanted = sample.network.answer(given)["scores"]
+        assert np.allclose(answer["scores"], wanted, atol=1e-4), "a worker process answers something else"
+        assert times.shape == (5,) and (times > 0).all(), f"five calls took {times} ns"
 
     def test_a_missing_framework_is_named_with_the_extra_that_brings_it(self) -> None:
         variant = self._accepted()[0].variant
@@ -113,6 +113,8 @@ class RuntimeSuite:
             laws.elsewhere(self.plugin, ("load", (variant,)), without=laws.OPTIONAL)
         except MissingExtra as error:
             laws.check_sentence(str(error), about="pip install")
+        except WorkerError as error:
+            raise AssertionError(f"without its framework it fails with {error}, not with MissingExtra") from error
 
     def _own(self) -> list[Sample]:
         """Return every sample on the first settings that the runtime offers."""

@@ -34,32 +34,32 @@ class StoreSuite:
         """Return an empty store the first time, and the same one, opened again, for the same folder."""
         return opened(self.plugin, folder)
 
-    def test_has_a_name_and_no_option_without_a_default(self, tmp_path: Path) -> None:
-        laws.check_name(self.plugin)
-        assert isinstance(self.store(tmp_path), Store)
+    def test_has_a_name_and_no_option_without_a_default(self) -> None:
+        laws.check_kind(self.plugin, Store)
 
     def test_nothing_is_kept_under_an_unknown_key(self, tmp_path: Path) -> None:
         store = self.store(tmp_path)
-        assert store.get(_KEY) is None
+        assert store.get(_KEY) is None, "an empty store holds something"
         store.put(_KEY[::-1], measurement(1.0))
-        assert store.get(_KEY) is None
+        assert store.get(_KEY) is None, "what was put under one key is got under another"
 
     def test_what_is_got_equals_what_was_put(self, tmp_path: Path) -> None:
         store = self.store(tmp_path)
         for kept in (measurement(0.1), measurement(float("inf")), measurement(None)):
             store.put(_KEY, kept)
-            assert store.get(_KEY) == kept
+            assert (got := store.get(_KEY)) == kept, f"{kept.readings} was put, {got and got.readings} is got"
 
     def test_keys_do_not_mix_and_the_last_one_put_counts(self, tmp_path: Path) -> None:
         store = self.store(tmp_path)
         for value in (1.0, 2.0):
             store.put(_KEY, measurement(value))
             store.put(_KEY[::-1], measurement(-value))
-        assert (store.get(_KEY), store.get(_KEY[::-1])) == (measurement(2.0), measurement(-2.0))
+        assert store.get(_KEY) == measurement(2.0), "what is got is not what was put last"
+        assert store.get(_KEY[::-1]) == measurement(-2.0), "what is got is not what was put last"
 
     def test_is_still_there_for_the_next_process(self, tmp_path: Path) -> None:
         self.store(tmp_path).put(_KEY, measurement(1.0))
-        assert self.store(tmp_path).get(_KEY) == measurement(1.0)
+        assert self.store(tmp_path).get(_KEY) == measurement(1.0), "what was put is gone when the store is opened again"
 
     def test_a_process_killed_while_it_puts_leaves_the_old_one_or_the_new(self, tmp_path: Path) -> None:
         if "folder" not in inspect.signature(self.plugin).parameters:

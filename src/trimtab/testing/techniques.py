@@ -38,8 +38,7 @@ class TechniqueSuite:
         return samples()[0]
 
     def test_has_a_name_and_no_option_without_a_default(self) -> None:
-        laws.check_name(self.plugin)
-        assert isinstance(self.plugin(), Technique)
+        laws.check_kind(self.plugin, Technique)
 
     def test_refuses_a_foreign_format_in_words(self, tmp_path: Path) -> None:
         variant, given = self._accepted(tmp_path)[0]
@@ -79,7 +78,8 @@ class TechniqueSuite:
             (variant.model.signature.inputs, made.model.signature.inputs),
             (variant.model.signature.outputs, made.model.signature.outputs),
         ):
-            assert [(spec.name, spec.dtype) for spec in after] == [(spec.name, spec.dtype) for spec in before]
+            now, then = ([(s.name, s.dtype, s.role, s.fed_by) for s in specs] for specs in (after, before))
+            assert now == then, f"{then} became {now}"
 
     def test_leaves_the_given_variant_alone(self, tmp_path: Path) -> None:
         accepted = self._accepted(tmp_path)
@@ -111,15 +111,16 @@ class TechniqueSuite:
         accepted = [(replace(variant, steps=(earlier,)), given) for variant, given in self._accepted(tmp_path)]
         variant, _, made = self._apply_first(accepted, tmp_path / "made")
         assert made.steps[:-1] == (earlier,), f"the steps are now {made.steps}"
-        assert (made.steps[-1].technique, made.steps[-1].seed) == (self.plugin.name, _SEED)
+        step = made.steps[-1]
+        assert (step.technique, step.seed) == (self.plugin.name, _SEED), f"{step} does not say the technique and seed"
         assert made.key != variant.key, "the new variant can't be told from the given one"
 
     def test_the_step_is_enough_to_do_it_again(self, tmp_path: Path) -> None:
         variant, given, made = self._apply_first(self._accepted(tmp_path), tmp_path / "made")
         technique = self.plugin(**dict(made.steps[-1].options))
         again = technique.apply(variant, _context(variant, given, tmp_path / "again"))
-        assert again.steps == made.steps
-        assert again.settings == made.settings
+        assert again.steps == made.steps, f"done again, {made.steps} became {again.steps}"
+        assert again.settings == made.settings, f"done again, {made.settings} became {again.settings}"
         assert again.model.digest == made.model.digest, "the same step and seed made another model"
 
     def test_every_choice_is_accepted_or_refused_in_words(self, tmp_path: Path) -> None:

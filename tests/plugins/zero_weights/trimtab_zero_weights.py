@@ -18,9 +18,9 @@ class ZeroWeights:
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what isn't ONNX."""
-        return (
-            None if variant.model.format == "onnx" else f"zero-weights prunes ONNX models, not {variant.model.format}"
-        )
+        if variant.model.format == "onnx":
+            return None
+        return f"zero-weights prunes ONNX models, not {variant.model.format}"
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """Return the variant with its smallest weights at zero."""
