@@ -85,6 +85,26 @@ def test_marked_options_are_dimensions_of_the_search():
     assert plugins.choices("techniques", "plain") == {}
 
 
+def test_a_plug_in_that_cannot_be_imported_is_named_with_the_reason(monkeypatch):
+    for value, reason in (("no_such_module:Prune", "No module named"), ("trimtab.core.words:Prune", "no attribute")):
+        gone = EntryPoint("gone", value, "trimtab.techniques")
+        monkeypatch.setattr(plugins, "_found", lambda group, gone=gone: {"gone": gone})
+        with pytest.raises(BadInput, match=rf"the technique 'gone' can't be imported \(.*{reason}.*uninstall {value}"):
+            plugins.every("techniques")
+
+
+def test_two_plug_ins_of_one_name_are_refused_instead_of_one_hiding_the_other(monkeypatch):
+    monkeypatch.undo()
+    points = [EntryPoint("prune", f"{module}:Prune", "trimtab.techniques") for module in ("ours", "theirs")]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [points[0], *points])
+    plugins._found.cache_clear()
+    try:
+        with pytest.raises(BadInput, match="two techniques are named 'prune', of ours:Prune and theirs:Prune"):
+            plugins.names("techniques")
+    finally:
+        plugins._found.cache_clear()
+
+
 def test_naming_plug_ins_imports_none_of_them():
     code = (
         "import sys; from trimtab.core import plugins;"

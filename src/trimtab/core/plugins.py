@@ -16,7 +16,17 @@ GROUPS = ("formats", "runtimes", "meters", "techniques", "stores", "trackers")
 
 @cache
 def _found(group: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=f"trimtab.{group}")}
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"trimtab.{group}"):
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            both = f"{_origin(other)} and {_origin(point)}"
+            raise BadInput(f"two {group} are named {point.name!r}, of {both}: uninstall one of them")
+    return found
+
+
+def _origin(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -26,13 +36,17 @@ def names(group: str) -> tuple[str, ...]:
 
 @cache
 def plugin_class(group: str, name: str) -> type[Any]:
-    """Import and return the class of one plug-in; raise `BadInput` that lists the known names."""
+    """Import and return the class of one plug-in; raise `BadInput` when it is unknown or can't be imported."""
     try:
         point = _found(group)[name]
     except KeyError:
         known = ", ".join(names(group))
         raise BadInput(f"there is no {group.removesuffix('s')} named {name!r}; known are: {known}") from None
-    loaded: type[Any] = point.load()
+    try:
+        loaded: type[Any] = point.load()
+    except (ImportError, AttributeError, SyntaxError) as error:
+        kind, origin = group.removesuffix("s"), _origin(point)
+        raise BadInput(f"the {kind} {name!r} can't be imported ({error}): mend or uninstall {origin}") from error
     return loaded
 
 
