@@ -59,6 +59,8 @@ def plan(items: Items, seed: int) -> dict[str, Rows]:
         for name, rows in _divide(items, judged, wanted, "certify", rng).items():
             splits[name] = np.union1d(splits.get(name, np.empty(0, dtype=np.int64)), rows)
     _check(splits, items)
+    # A search may stop reading at any item, so the order must not tell the class.
+    splits["select"] = rng.permutation(splits["select"])
     order = ("train", "calibrate", "select", "certify")
     return {name: splits[name] for name in order if name in splits}
 

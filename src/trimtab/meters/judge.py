@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array
 from trimtab.core.values import Goal, NoWorse, Reading, Split, Task
-from trimtab.data.arrays import open_array
+from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.meters import scores
 from trimtab.meters.predict import answers, class_scores, positive_scores
@@ -49,13 +50,28 @@ def judge(
     `names` are the keys of the variant and of the original. A goal without `max_drop` proves nothing but is told the
     difference.
     """
+    return judge_items(task, groups_of(split), labels, original, outputs, goal=goal, names=names)
+
+
+def judge_items(
+    task: Task,
+    groups: Array | None,
+    labels: Array,
+    original: Array,
+    outputs: Array,
+    *,
+    goal: Goal,
+    names: tuple[str, str],
+) -> NoWorse:
+    """Judge like `judge`, on items that need not be one split: every array has a row per item."""
     metric = judged_metric(task)
-    groups = None if split.groups is None else np.asarray(open_array(split.groups))
     delta = goal.max_drop if goal.max_drop is not None else 0.5
     rights = _rights(task, metric, labels, original, outputs)
     kept = _concerned(task, metric, labels)
     old, new = rights[0][kept], rights[1][kept]
-    if metric in _SHARES or (metric == "recall" and task.kind == "binary"):
+    if not kept.any():
+        raise BadInput(f"no item is of the positive class {task.positive}, so its recall is not known: give more data")
+    if _is_share(task, metric):
         pairs = noninferiority.count(old, new, None if groups is None else groups[kept])
         proof = noninferiority.prove(pairs, delta, goal.error)
         found = (proof.difference, proof.low, proof.high, proof.proven, proof.needed, "Tango's score test")
@@ -85,9 +101,7 @@ class Watch:
     _evidence: sequential.Evidence | None = field(init=False)
 
     def __post_init__(self) -> None:
-        metric = judged_metric(self.task)
-        share = metric in _SHARES or (metric == "recall" and self.task.kind == "binary")
-        bet = self.max_drop is not None and share
+        bet = self.max_drop is not None and _is_share(self.task, judged_metric(self.task))
         self._evidence = sequential.Evidence(delta=self.max_drop or 0.0, alpha=_WATCH_RISK) if bet else None
 
     def add(self, rows: slice, outputs: Array) -> str | None:
@@ -106,11 +120,17 @@ class Watch:
         return f"loses about {100 * drop:.1f} pt of {metric} (seen on {items} items, allowed {100 * allowed:g} pt)"
 
 
+def _is_share(task: Task, metric: str) -> bool:
+    """Say whether the metric is the share of some items that are answered rightly."""
+    return metric in _SHARES or (metric == "recall" and task.kind == "binary")
+
+
 def _rights(task: Task, metric: str, labels: Array, original: Array, outputs: Array) -> tuple[Array, Array]:
     """Return which items each of the two gets right (for numbers: which one is nearer to the target)."""
     if task.kind in ("classification", "binary"):
         return answers(task, original) == labels, answers(task, outputs) == labels
-    old, new = (np.abs(given.reshape(len(given), -1) - labels.reshape(len(labels), -1)).mean(axis=1) for given in (original, outputs))  # fmt: skip
+    wanted = labels.reshape(len(labels), -1)
+    old, new = (np.abs(given.reshape(len(given), -1) - wanted).mean(axis=1) for given in (original, outputs))
     return old < new, new < old
 
 
@@ -192,26 +212,36 @@ def _reason(metric: str, difference: float, delta: float, proven: bool, needed: 
     if proven:
         return ""
     if difference < -delta:
-        return f"loses {-100 * difference:.1f} pt of {metric} on {items} items, allowed are {100 * delta:g} pt"
+        lost, allowed = _amount(metric, -difference), _amount(metric, delta)
+        return f"loses {lost} of {metric} on {items} items, allowed are {allowed}"
     if needed is None:
-        return f"not proven: no number of items would prove it at a drop of {-100 * difference:.2f} pt"
+        return f"not proven: no number of items would prove it at a drop of {_amount(metric, -difference)}"
     return f"not proven on {items} items: about {needed:,} would decide"
 
 
+def _amount(metric: str, value: float) -> str:
+    """Return a change of a metric in words: points where it is a share, a plain number where it is not."""
+    return f"{100 * value:.3g} pt" if scores.bounds(metric) == (0.0, 1.0) else f"{value:.3g}"
+
+
 def _harmed(task: Task, labels: Array, original: Array, outputs: Array, groups: Array | None) -> tuple[Reading, ...]:
-    """Return the change of every class that changed, the worst one first; its scope says whether it is beyond chance."""
+    """Return the change of every class that changed, the worst first; its scope says whether it is beyond chance."""
     if task.kind not in ("classification", "binary"):
         return ()
     changes = holm.by_class(labels, answers(task, original), answers(task, outputs), groups)
     found = []
     for change in sorted(changes, key=lambda change: change.difference):
         if change.better or change.worse:
-            name = task.classes[change.label] if change.label < len(task.classes) else str(change.label)
             sure = "harmed beyond chance" if change.harmed else "not beyond chance"
             found.append(
                 Reading(
-                    name="recall_change", value=change.difference, direction="higher", samples=change.items, place=name,
-                    source="sign test, Holm's correction", scope=f"{sure} (p = {change.p:.3g}), +{change.better} −{change.worse}",
+                    name="recall_change",
+                    value=change.difference,
+                    direction="higher",
+                    samples=change.items,
+                    place=task.classes[change.label] if change.label < len(task.classes) else str(change.label),
+                    source="sign test, Holm's correction",
+                    scope=f"{sure} (p = {change.p:.3g}), +{change.better} −{change.worse}",
                 )
-            )  # fmt: skip
+            )
     return tuple(found)
