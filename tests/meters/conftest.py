@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from trimtab.core.protocols import Array, Arrays, Samples
+from trimtab import testing
+from trimtab.core.protocols import Array, Arrays
 from trimtab.core.values import Model, Settings, Signature, Split, Task, TensorSpec, Variant
 from trimtab.data.arrays import save_array
 
@@ -24,54 +26,15 @@ def identity(inputs: Arrays) -> dict[str, Array]:
     return {"scores": inputs["x"]}
 
 
-class FakeSession:
-    """Answers by a function, and takes per call exactly as long as another one says; sleeps never."""
+class FakeSession(testing.FakeSession):
+    """One that answers with its input when it is told nothing else."""
 
-    def __init__(
-        self,
-        variant: Variant,
-        answer: Callable[[Arrays], dict[str, Array]] = identity,
-        call_ns: Callable[[int, int], int] = lambda number, batch: 1_000_000,
-        cores: float = 2.0,
-    ) -> None:
-        self.variant = variant
-        self.batches: list[int] = []
-        self.timed: list[int] = []
-        self.closed = False
-        self._answer, self._call_ns, self._cores = answer, call_ns, cores
-
-    def run(self, inputs: Arrays, timeout_s: float | None = None) -> dict[str, Array]:
-        self.batches.append(len(inputs["x"]))
-        return self._answer(inputs)
-
-    def time(self, inputs: Arrays, calls: int, timeout_s: float | None = None) -> Samples:
-        self.timed.append(len(inputs["x"]))
-        first = getattr(self, "_done", 0)
-        self._done = first + calls
-        wall = np.array([self._call_ns(first + number, len(inputs["x"])) for number in range(calls)], dtype=np.int64)
-        return Samples(wall, (wall * self._cores).astype(np.int64))
-
-    def close(self) -> None:
-        self.closed = True
+    def __init__(self, variant: Variant, answer: Callable[[Arrays], dict[str, Array]] = identity, **more: Any) -> None:
+        super().__init__(variant, answer, **more)
 
 
-class FakeProcessSession(FakeSession):
-    """A fake session that tells how it started and opens others like it, which it remembers."""
-
-    told: Mapping[str, float] = {
-        "load_s": 0.25,
-        "first_call_s": 0.5,
-        "peak_memory_bytes": 9e7,
-        "empty_memory_bytes": 3e7,
-    }
-
-    def info(self) -> Mapping[str, float]:
-        return self.told
-
-    def fresh(self) -> FakeProcessSession:
-        other = FakeProcessSession(self.variant, self._answer, self._call_ns, self._cores)
-        self.opened = [*getattr(self, "opened", []), other]
-        return other
+class FakeProcessSession(FakeSession, testing.FakeProcessSession):
+    """The same, in a process."""
 
 
 @pytest.fixture
