@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,7 +16,7 @@ from trimtab import __version__
 from trimtab.cli import options as o
 from trimtab.core import words
 from trimtab.core.errors import BadInput
-from trimtab.core.values import Goal, Kind, Options, Task, Variant, Workload
+from trimtab.core.values import Goal, Kind, NoWorse, Options, Task, Variant, Workload
 from trimtab.core.values import options as as_options
 
 if TYPE_CHECKING:
@@ -155,15 +156,14 @@ def measure(
     as_json: o.AsJson = False,
 ) -> None:
     """Read what a model costs and how good it is, every number with its interval."""
-    from trimtab.workbench.measure import measure as read
+    from trimtab.workbench.verbs import Requests
+    from trimtab.workbench.verbs import measure as read
 
-    request = _data_request(preprocess, labels, output_name, groups, metric, kind, positive, threshold, cost, seed)
-    with tempfile.TemporaryDirectory(prefix="trimtab-") as temporary:
-        variant, task = _open(
-            model, data, Path(temporary), request, _model_request(weights, trust_pickle, state, input)
-        )
-        variant = _on(variant, runtime)
-        found = read(variant, task, _workload(batch, length), meters=meter, split=split)
+    requests = Requests(
+        model=_model_request(weights, trust_pickle, state, input),
+        data=_data_request(preprocess, labels, output_name, groups, metric, kind, positive, threshold, cost, seed),
+    )
+    found = read(model, data, _workload(batch, length), meters=meter, split=split, runtime=runtime, requests=requests)
     if as_json:
         _print_json(found)
     else:
@@ -192,26 +192,25 @@ def compare(
     threshold: o.Threshold = None,
     weights: o.Weights = None,
     trust_pickle: o.TrustPickle = False,
-    input: o.Input = None,
+    state: o.State = None,
+    input: o.Input = None,  # the option's name
     seed: o.Seed = 0,
     as_json: o.AsJson = False,
 ) -> None:
     """Compare models: is one faster, and is it no worse?"""
     from trimtab.workbench.compare import Care, compare_predictions
-    from trimtab.workbench.compare import compare as side_by_side
+    from trimtab.workbench.verbs import Requests
+    from trimtab.workbench.verbs import compare as side_by_side
 
     goal = Goal(max_drop=words.drop(max_drop), workload=_workload(batch, length), margin=margin)
     if truth is not None:
-        _print_json(compare_predictions([Path(name) for name in models], truth, goal))
+        _print_judged(compare_predictions([Path(name) for name in models], truth, goal, metric), as_json)
         return
-    request = _data_request(preprocess, labels, output_name, groups, metric, kind, positive, threshold, None, seed)
-    with tempfile.TemporaryDirectory(prefix="trimtab-") as temporary:
-        opening = _model_request(weights, trust_pickle, None, input)
-        first, task = _open(models[0], data, Path(temporary) / "0", request, opening)
-        others = [
-            _open(name, None, Path(temporary) / str(i), request, opening)[0] for i, name in enumerate(models[1:], 1)
-        ]
-        found = side_by_side([first, *others], task, goal, Care(seconds=seconds, seed=seed))
+    requests = Requests(
+        model=_model_request(weights, trust_pickle, state, input),
+        data=_data_request(preprocess, labels, output_name, groups, metric, kind, positive, threshold, None, seed),
+    )
+    found = side_by_side(models, data, goal, care=Care(seconds=seconds, seed=seed), requests=requests)
     if as_json:
         _print_json(found)
     else:
@@ -227,18 +226,21 @@ def verify(
     original: o.Original = None,
     preprocess: o.Preprocess = None,
     labels: o.Labels = None,
+    trust_pickle: o.TrustPickle = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Run a certificate again; exit code 1 when it does not hold here."""
     from trimtab.data.request import DataRequest
     from trimtab.workbench.opening import open_model
-    from trimtab.workbench.verify import insist
+    from trimtab.workbench.verify import Check, insist
     from trimtab.workbench.verify import verify as run_again
 
-    request = DataRequest(preprocess=preprocess, labels=labels, max_drop=None)
+    request = DataRequest(preprocess=preprocess, labels=labels)
+    opening = _model_request(None, trust_pickle, None, None)
     with tempfile.TemporaryDirectory(prefix="trimtab-") as temporary:
-        other = open_model(original, Path(temporary) / "original") if original else None
-        found = run_again(bundle, data, Path(temporary) / "data", request, other)
+        other = open_model(original, Path(temporary) / "original", opening) if original else None
+        check = Check(original=other, request=request, trust_pickle=trust_pickle)
+        found = run_again(bundle, data, Path(temporary) / "data", check)
     if as_json:
         _print_json(found)
     insist(found)
@@ -402,10 +404,17 @@ def _open(
     return variant, Task() if data is None else open_task(data, variant.model, folder / "data", request)
 
 
-def _on(variant: Variant, runtime: str | None) -> Variant:
-    from trimtab.workbench.opening import default_settings
-
-    return default_settings(variant, runtime)
+def _print_judged(found: Sequence[NoWorse], as_json: bool) -> None:
+    """Print what was found of predictions, one line per file."""
+    if as_json:
+        _print_json(found)
+        return
+    for proof in found:
+        verdict = "no worse" if proof.proven else proof.reason
+        typer.echo(
+            f"{proof.variant}: {proof.metric} {proof.difference:+.4g} [{proof.low:+.4g}, {proof.high:+.4g}] against "
+            f"{proof.baseline} on {proof.items} items: {verdict}"
+        )
 
 
 def _data_request(  # the options of the command line, in their order

@@ -49,7 +49,9 @@ Threshold = Annotated[
 ]
 Cost = Annotated[str | None, typer.Option("--cost", help='What mistakes cost: "miss=10, false-alarm=1".')]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights of a PyTorch factory: .safetensors or .pt.")]
-TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Unpickle model files; they can run any code.")]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Load what can run code: pickles, code in bundles.")
+]
 State = Annotated[
     list[str] | None,
     typer.Option("--state", help="A state input and the output fed back to it: h_in=h_out. Repeatable."),
@@ -76,7 +78,7 @@ Budget = Annotated[str, typer.Option("--budget", help="Time for the whole run: 9
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="The most variants to try.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Meter = Annotated[list[str] | None, typer.Option("--meter", help="Read only these meters. Repeatable.")]
-Truth = Annotated[Path | None, typer.Option("--truth", help="Labels (.npy) for prediction files.")]
+Truth = Annotated[Path | None, typer.Option("--truth", help="Labels (.npy): then the models are prediction files.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, help="Time for the timing.")]
 AppliedOutput = Annotated[Path, typer.Option("--output", help="The folder for the bundle.")]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Measure again instead of using what is kept.")]

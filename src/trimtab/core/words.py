@@ -49,7 +49,7 @@ def seconds(text: str) -> float:
 
 
 def drop(text: str) -> float:
-    """Return a drop of quality in the metric's unit: "1pt" is 0.01, a point of a share; bare numbers are as they are."""
+    """Return a drop of quality in the metric's unit: "1pt" is 0.01, one point; bare numbers stay as they are."""
     value = _quantity(text, _SHARES, "a drop such as 1pt (one point) or 0.5pt")
     if not 0 < value < 1:
         raise BadInput(f"--max-drop {text!r} is not between 0 and 100 points; type 1pt for one point (0.01)")

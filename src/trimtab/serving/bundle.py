@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from trimtab.core import plugins
 from trimtab.core.codec import dumps, loads
 from trimtab.core.engine import ready
-from trimtab.core.errors import BadInput
-from trimtab.core.files import digest_files, disk_errors, inside, make_folder, write_text
-from trimtab.core.protocols import Array, Arrays, Engine
-from trimtab.core.values import Certificate, Machine, Measurement, Options, Step, Task, Variant
+from trimtab.core.errors import BadInput, Unsafe
+from trimtab.core.files import digest_files, inside, make_folder, whole_folder, write_text
+from trimtab.core.protocols import Array, Arrays, Engine, Opening
+from trimtab.core.values import Certificate, Machine, Measurement, Options, Task, Variant
 from trimtab.data.batches import prepare_raw
 from trimtab.serving.snippet import snippet
 
@@ -23,15 +25,14 @@ MODEL = "model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What `manifest.json` holds. Paths are relative to the bundle; `checksums` are SHA-256 of the model's files."""
+    """What `manifest.json` holds. Paths are relative to the bundle; `checksums` are SHA-256 of the model's files.
+
+    `task` says what the answers mean (kind, classes, threshold …) and how items are prepared; it holds no items.
+    """
 
     trimtab: str
     variant: Variant
-    preprocessing: tuple[Step, ...]
-    classes: tuple[str, ...]
-    kind: str
-    threshold: float | None
-    output: str | None
+    task: Task
     measurement: Measurement | None
     certificate: Certificate | None
     machine: Machine
@@ -54,25 +55,18 @@ def write_bundle(
     The model's files are copied under `model/`; what was there of an earlier bundle is replaced.
     """
     target = make_folder(folder) / MODEL
-    source = variant.model.path
-    with disk_errors(target):
-        if target.exists():
-            shutil.rmtree(target)
-        relative = _copy(source, target)
+    with whole_folder(target) as place:
+        relative = _copy(variant.model.path, place)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     placed = replace(variant, model=replace(variant.model, path=Path(MODEL) / relative))
     manifest = Manifest(
         trimtab=version,
         variant=placed,
-        preprocessing=task.preprocessing,
-        classes=task.classes,
-        kind=task.kind,
-        threshold=task.threshold,
-        output=task.output,
+        task=replace(task, splits=()),
         measurement=measurement,
         certificate=certificate,
         machine=machine,
-        checksums=tuple((str(path.relative_to(folder)), digest_files([path])) for path in files),
+        checksums=tuple((path.relative_to(folder).as_posix(), digest_files([path])) for path in files),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_text(folder / "run.py", snippet(placed))
@@ -85,9 +79,12 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that trimtab optimize wrote")
-    manifest = loads(Manifest, path.read_text())
+    try:
+        manifest = loads(Manifest, path.read_text())
+    except (BadInput, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is damaged or of another version of trimtab ({error}); optimize again") from error
     for name, digest in manifest.checksums:
-        file = inside(folder, name)
+        file = inside(folder, str(name))
         if not file.is_file():
             raise BadInput(f"the bundle {folder} lacks its file {name}; copy the whole folder again")
         if digest_files([file]) != digest:
@@ -95,10 +92,33 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def bundled_variant(folder: Path, manifest: Manifest) -> Variant:
-    """Return the variant of a bundle with the path of its model made absolute."""
+def bundled_variant(folder: Path, manifest: Manifest, trust_pickle: bool = False) -> Variant:
+    """Return the variant of a bundle with the path of its model made absolute.
+
+    The model is opened with the checks that every file from a stranger gets; one that runs code when it is loaded
+    raises `Unsafe` unless it is trusted.
+    """
     model = manifest.variant.model
-    return replace(manifest.variant, model=replace(model, path=inside(folder, str(model.path))))
+    path = inside(folder, model.path.as_posix())
+    with TemporaryDirectory(prefix="trimtab-") as scratch:
+        opening = Opening(folder=Path(scratch), trust_pickle=trust_pickle)
+        try:
+            plugins.make("formats", model.format).open(str(path), opening)
+        except Unsafe as error:
+            raise Unsafe(f"{error} (in Python: trust_pickle=True)") from error
+    return replace(manifest.variant, model=replace(model, path=path))
+
+
+def check_code(manifest: Manifest, trust_pickle: bool) -> None:
+    """Raise `Unsafe` when preparing items or judging answers would run functions that the manifest names."""
+    task = manifest.task
+    named = [str(dict(step.options).get("function")) for step in task.preprocessing if step.technique == "call"]
+    named += [task.metric] if ":" in task.metric else []
+    if named and not trust_pickle:
+        raise Unsafe(
+            f"the bundle names code to run ({', '.join(named)}); if you trust who made it, add --trust-pickle "
+            "(in Python: trust_pickle=True)"
+        )
 
 
 class Loaded:
@@ -107,10 +127,11 @@ class Loaded:
     Inputs are what the model itself takes; `prepare` turns raw items into that.
     """
 
-    __slots__ = ("_engine", "_first", "manifest")
+    __slots__ = ("_engine", "_first", "_trusted", "manifest")
 
-    def __init__(self, engine: Engine, manifest: Manifest) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, trusted: bool = False) -> None:
         self._engine = engine
+        self._trusted = trusted
         self._first = manifest.variant.model.signature.data_inputs[0].name
         self.manifest = manifest
 
@@ -122,23 +143,33 @@ class Loaded:
 
     def prepare(self, items: Arrays | Array) -> dict[str, Array]:
         """Return raw items (one row each) preprocessed as they were for every number in the manifest."""
+        check_code(self.manifest, self._trusted)
         named = items if isinstance(items, Mapping) else {self._first: items}
-        return prepare_raw(named, self.manifest.preprocessing, self.manifest.variant.model)
+        return prepare_raw(named, self.manifest.task.preprocessing, self.manifest.variant.model)
 
 
-def load(folder: str | Path) -> Loaded:
-    """Load a bundle into this process."""
+def load(folder: str | Path, trust_pickle: bool = False) -> Loaded:
+    """Load a bundle into this process.
+
+    Args:
+        folder: what `trimtab optimize` or `trimtab apply` wrote.
+        trust_pickle: load it even when that runs code which the bundle names.
+
+    Raises:
+        BadInput: this is no bundle, or it was changed.
+        Unsafe: loading its model runs code, and that was not allowed.
+        MissingExtra: its engine is not installed.
+    """
     root = Path(folder)
     manifest = read_manifest(root)
-    return Loaded(ready(bundled_variant(root, manifest)), manifest)
+    return Loaded(ready(bundled_variant(root, manifest, trust_pickle)), manifest, trust_pickle)
 
 
 def _copy(source: Path, target: Path) -> Path:
-    """Copy a model to the folder and return its path in there."""
+    """Copy a model into the folder and return its path in there."""
     if source.is_dir():
-        shutil.copytree(source, target)
+        shutil.copytree(source, target, dirs_exist_ok=True)
         return Path()
-    target.mkdir()
     shutil.copy2(source, target / source.name)
     for beside in companions(source):
         (target / beside.relative_to(source.parent)).parent.mkdir(parents=True, exist_ok=True)

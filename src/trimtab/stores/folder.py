@@ -39,5 +39,5 @@ class FolderStore:
 
 
 def measurement_key(variant: Variant, task: Task, workload: Workload, meters: Options, machine: Machine) -> str:
-    """Return the key of a measurement: weights, steps, settings, task, workload, meter options, versions and machine."""
+    """Return the key of a measurement: weights, steps, settings, task, workload, meter options, versions, machine."""
     return content_digest(variant.key, task.digest, repr(workload), repr(meters), machine.digest)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -15,12 +16,16 @@ from trimtab.core.protocols import Array, Arrays
 from trimtab.core.values import ArrayFile, Comparison, Goal, NoWorse, Split, Task, Variant, Workload
 from trimtab.data.arrays import save_array
 from trimtab.data.batches import feeds
+from trimtab.data.batches import groups as groups_of
 from trimtab.data.synthetic import inputs as synthetic_inputs
-from trimtab.meters.judge import judge, reference_labels
+from trimtab.meters.judge import judge, judge_items, reference_labels
 from trimtab.meters.predict import fixed_batch, predict, settled
 from trimtab.runtimes.session import open_session
 from trimtab.workbench.measure import measure
 from trimtab.workbench.timing import TimingPlan, time_finally
+
+_FRESH = ("select", "certify")
+"""What "all" means: techniques may have looked at the calibrate split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +70,24 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
 
 def judged(variants: Sequence[Variant], task: Task, goal: Goal, care: Care) -> tuple[NoWorse, ...]:
     """Return the verdict on the answers of every variant but the first; none without data."""
-    splits = [
-        s for s in task.splits if s.name == care.split or (care.split == "all" and s.name in ("select", "certify"))
-    ]
+    splits = [split for split in task.splits if split.name in (_FRESH if care.split == "all" else (care.split,))]
     if not splits or goal.max_drop is None:
         return ()
     outputs = [_answers(variant, task, splits, goal.workload) for variant in variants]
-    task = settled(task, outputs[0])
-    whole, labels = _joined_split(splits), _joined_labels(task, splits, outputs[0])
+    first = np.concatenate(outputs[0])
+    task = settled(task, first)
+    labels = np.concatenate([reference_labels(task, *part) for part in zip(splits, outputs[0], strict=True)])
+    groups = [found for split in splits if (found := groups_of(split)) is not None]
     return tuple(
-        judge(task, whole, labels, outputs[0], other, goal=goal, names=(variant.key, variants[0].key))
+        judge_items(
+            task,
+            np.concatenate(groups) if len(groups) == len(splits) else None,
+            labels,
+            first,
+            np.concatenate(other),
+            goal=goal,
+            names=(variant.key, variants[0].key),
+        )
         for variant, other in zip(variants[1:], outputs[1:], strict=True)
     )
 
@@ -89,41 +102,47 @@ def timing_inputs(variant: Variant, task: Task, workload: Workload, seed: int) -
     return feeds(task, split, np.arange(batch) % len(split))
 
 
-def compare_predictions(files: Sequence[Path], labels: Path, goal: Goal | None = None) -> tuple[NoWorse, ...]:
-    """Judge answers in files (.npy, or .npz with `outputs`; numbers or scores, a row per item) against the first's."""
+def compare_predictions(
+    files: Sequence[Path], labels: Path, goal: Goal | None = None, metric: str | None = None
+) -> tuple[NoWorse, ...]:
+    """Judge answers in files against those in the first one.
+
+    Files are .npy, or .npz with `outputs`: class numbers, a score per class, or values, a row per item. Whole numbers
+    as labels make it a classification (accuracy), others a regression (r2).
+    """
+    if len(files) < 2:
+        raise BadInput(
+            "a comparison needs at least two files with predictions: trimtab compare A.npy B.npy --truth L.npy"
+        )
     goal = goal or Goal()
     outputs = [_loaded(path) for path in files]
     truth = _loaded(labels)
     for path, given in zip(files, outputs, strict=True):
         if len(given) != len(truth):
             raise BadInput(f"{path} answers {len(given)} items, {labels} has {len(truth)} labels: give the same items")
+        if not np.isfinite(given).all():
+            raise BadInput(
+                f"{path} holds NaN or infinity (item {int(np.argwhere(~np.isfinite(given))[0][0])}): mend it"
+            )
+    classes = bool(np.issubdtype(truth.dtype, np.integer))
     with TemporaryDirectory(prefix="trimtab-compare-") as temporary:
         rows = save_array("rows", Path(temporary) / "rows.npy", np.arange(len(truth)))
         kept: ArrayFile = save_array("labels", Path(temporary) / "labels.npy", truth)
         split = Split(name="certify", inputs=(), rows=rows, labels=kept)
-        task = Task(splits=(split,))
+        task = Task(
+            kind="classification" if classes else "regression",
+            splits=(split,),
+            metric=metric or ("accuracy" if classes else "r2"),
+        )
         return tuple(
             judge(task, split, truth, outputs[0], other, goal=goal, names=(str(path), str(files[0])))
             for path, other in zip(files[1:], outputs[1:], strict=True)
         )
 
 
-def _answers(variant: Variant, task: Task, splits: Sequence[Split], workload: Workload) -> Array:
+def _answers(variant: Variant, task: Task, splits: Sequence[Split], workload: Workload) -> list[Array]:
     with open_session(variant) as session:
-        return np.concatenate([predict(session, task, split, workload) for split in splits])
-
-
-def _joined_labels(task: Task, splits: Sequence[Split], outputs: Array) -> Array:
-    ends = np.cumsum([len(split) for split in splits])[:-1]
-    parts = zip(splits, np.split(outputs, ends), strict=True)
-    return np.concatenate([reference_labels(task, split, part) for split, part in parts])
-
-
-def _joined_split(splits: Sequence[Split]) -> Split:
-    """Return one split that stands for several: only its length matters; groups are kept when there is one split."""
-    if len(splits) == 1:
-        return splits[0]
-    return replace(splits[-1], groups=None) if all(s.groups is None for s in splits) else splits[-1]
+        return [predict(session, task, split, workload) for split in splits]
 
 
 def _loaded(path: Path) -> Array:
@@ -131,9 +150,11 @@ def _loaded(path: Path) -> Array:
         raise BadInput(f"there is no file {path}")
     try:
         found = np.load(path, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, BadZipFile) as error:
         raise BadInput(f"{path} holds no plain array (.npy, or .npz with `outputs`): {error}") from error
     if isinstance(found, np.ndarray):
+        if found.ndim == 0 or found.dtype.kind not in "biuf":
+            raise BadInput(f"{path} holds {found.dtype} of shape {found.shape}: give numbers, a row per item")
         return found
     name = next((name for name in ("outputs", "labels", "arr_0") if name in found), None)
     if name is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
@@ -49,7 +51,7 @@ def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -
     if (Path(text) / "manifest.json").is_file():
         from trimtab.serving.bundle import bundled_variant, read_manifest
 
-        return bundled_variant(Path(text), read_manifest(Path(text)))
+        return bundled_variant(Path(text), read_manifest(Path(text)), request.trust_pickle)
     found = next((f for f in _formats() if f.claims(text)), None)
     if found is None:
         known = "ONNX (.onnx), OpenVINO (.xml), PyTorch (package.module:factory, .pt2) and Hugging Face folders"
@@ -104,14 +106,41 @@ def _formats() -> list[Format]:
     return plugins.every("formats")
 
 
+def example_of(module: Any, data: Any) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """Return name, shape and dtype of what a live module takes, from arrays that it is to be fed with; () if unknown.
+
+    Arrays are named like the inputs of `forward`, or they are a single one that feeds its first input.
+    """
+    from trimtab.formats.torch_tracing import forward_inputs
+
+    takes, needs = forward_inputs(module)
+    arrays = dict(data) if isinstance(data, Mapping) else {"inputs": data[0] if isinstance(data, tuple) else data}
+    if set(needs) <= set(arrays):
+        named = {name: arrays[name] for name in takes if name in arrays}
+    elif len(needs) == 1 and "inputs" in arrays:
+        named = {needs[0]: arrays["inputs"]}
+    else:
+        return ()
+    shapes = {name: np.shape(array) for name, array in named.items()}
+    if not named or not all(shapes.values()):
+        return ()
+    return tuple((name, (1, *shapes[name][1:]), _example_dtype(array)) for name, array in named.items())
+
+
+def _example_dtype(array: Any) -> str:
+    name = str(array.dtype).removeprefix("torch.")
+    return "float32" if name == "float64" else name  # what the data is cast to, unless the module says otherwise
+
+
 def _open_live(source: Any, opening: Opening) -> Model:
     """Save a live module to the folder; only paths and values cross a process wall."""
     if not hasattr(source, "state_dict"):
         raise BadInput(f"a {type(source).__name__} is no model: give a path, module:function or a torch.nn.Module")
     if not opening.example:
-        raise BadInput("a live module doesn't say what it takes: give ModelRequest(example=((name, shape, dtype),))")
-    import numpy as np
-
+        raise BadInput(
+            "a live module doesn't say what it takes: give ModelRequest(example=((name, shape, dtype),)), "
+            'such as (("x", (1, 3, 224, 224), "float32"),)'
+        )
     from trimtab.formats.torch import save_module
 
     inputs = {name: np.zeros(shape, dtype=dtype) for name, shape, dtype in opening.example}

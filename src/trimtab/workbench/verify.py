@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trimtab.core.errors import BadInput, CertificateBroken
+from trimtab.core.protocols import Array
 from trimtab.core.values import Goal, NoWorse, Ratio, Task, Variant
+from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.request import DataRequest
 from trimtab.data.task import open_task
-from trimtab.meters.judge import judge
+from trimtab.meters.judge import judge_items
 from trimtab.meters.predict import answers, predict
 from trimtab.runtimes.session import open_session
-from trimtab.serving.bundle import Manifest, bundled_variant, read_manifest
-from trimtab.serving.evidence import read_evidence
+from trimtab.serving.bundle import Manifest, bundled_variant, check_code, read_manifest
+from trimtab.serving.evidence import Evidence, read_evidence
 from trimtab.workbench.compare import timing_inputs
 from trimtab.workbench.timing import TimingPlan, time_finally
 
@@ -32,31 +37,44 @@ class Verification:
     reason: str
 
 
-def verify(
-    bundle: Path, data: Any, folder: Path, request: DataRequest | None = None, original: Variant | None = None
-) -> Verification:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """How a certificate is run again.
+
+    `original` is timed against the bundle as well; `request` says how the data is read where it differs from what
+    the bundle says itself; `trust_pickle` is for bundles whose model runs code when it is loaded.
+    """
+
+    original: Variant | None = None
+    request: DataRequest = field(default_factory=DataRequest)
+    trust_pickle: bool = False
+
+
+def verify(bundle: Path, data: Any, folder: Path, check: Check | None = None) -> Verification:
     """Answer the certified items again and test the claim; with the original model, time it again as well.
 
     Items are recognised by their content, wherever they are in the data given. The certificate holds when the items of
     the proof are there, the claim is proven on them again, and, with the original, the bundle is not slower than it.
+
+    Args:
+        bundle: the folder that `trimtab optimize` wrote.
+        data: what `--data` takes.
+        folder: where the data may be kept.
+        check: what else to look at.
     """
+    check = check or Check()
     manifest = read_manifest(bundle)
     certificate = manifest.certificate
     if certificate is None:
         raise BadInput(f"{bundle} has no certificate: it was made for speed only, there is nothing to verify")
-    variant = bundled_variant(bundle, manifest)
-    request = request or DataRequest()
-    if request.preprocess is None and manifest.preprocessing:
-        request = replace(request, preprocess=manifest.preprocessing)
-    task = open_task(data, variant.model, folder, request)
-    task = replace(
-        task, threshold=manifest.threshold, metric=certificate.no_worse.metric if task.labelled else task.metric
-    )
+    check_code(manifest, check.trust_pickle)
+    evidence = read_evidence(bundle)
+    variant = bundled_variant(bundle, manifest, check.trust_pickle)
+    task = _same_task(open_task(data, variant.model, folder, _request(manifest, check)), manifest, evidence)
     goal = Goal(max_drop=certificate.no_worse.max_drop, error=certificate.no_worse.error)
-    found, known = _again(bundle, variant, task, goal)
-    missing = max(0, certificate.no_worse.items - known)
-    ratio = None if original is None else _timed(variant, original, task, goal, folder)
-    reason = _reason(found, missing, ratio, certificate.no_worse.items)
+    found, missing = _again(variant, task, goal, evidence)
+    ratio = None if check.original is None else _timed(variant, check.original, task, goal, folder)
+    reason = _reason(found, missing, ratio, len(evidence.digests))
     return Verification(
         manifest=manifest, found=found, items_missing=missing, ratio=ratio, holds=not reason, reason=reason
     )
@@ -69,26 +87,69 @@ def insist(verification: Verification) -> Verification:
     return verification
 
 
-def _again(bundle: Path, variant: Variant, task: Task, goal: Goal) -> tuple[NoWorse, int]:
-    """Answer the items that the evidence knows and judge the answers; return also how many items that were."""
-    evidence = read_evidence(bundle)
-    best: tuple[NoWorse, int] | None = None
-    for split in task.splits:
-        rows, original = evidence.answers_to(split)
-        if not len(rows) or (best is not None and best[1] >= len(rows)):
-            continue
-        with open_session(variant) as session:
-            outputs = predict(session, task, split, goal.workload)[rows]
-        given = labels_of(split)
-        labels = answers(task, original) if given is None else given[rows]
-        groupless = replace(split, groups=None) if len(rows) < len(split) else split
-        found = judge(task, groupless, labels, original, outputs, goal=goal, names=(variant.key, "the original"))
-        best = (found, len(rows))
-    if best is None:
+def _request(manifest: Manifest, check: Check) -> DataRequest:
+    """Return how the data is read: as the bundle says, where nothing else is asked for."""
+    asked, certified = check.request, manifest.task
+    return replace(
+        asked,
+        preprocess=asked.preprocess if asked.preprocess is not None else certified.preprocessing or None,
+        kind=asked.kind or certified.kind,
+        output=asked.output or certified.output,
+        max_drop=None,
+    )
+
+
+def _same_task(task: Task, manifest: Manifest, evidence: Evidence) -> Task:
+    """Return the task with the answers read as they were certified; labels are left out where there were none."""
+    certified = manifest.task
+    if evidence.labelled and not task.labelled:
+        raise BadInput(f"the certificate is about {certified.metric} and the data has no labels: give them as well")
+    if certified.classes and task.labelled and task.classes != certified.classes:
+        raise BadInput(
+            f"the data names the classes {', '.join(task.classes[:5])} …, the certified ones are "
+            f"{', '.join(certified.classes[:5])} …: give their order with --labels"
+        )
+    splits = task.splits if evidence.labelled else tuple(replace(split, labels=None) for split in task.splits)
+    return replace(certified, splits=splits, preprocessing=task.preprocessing)
+
+
+def _again(variant: Variant, task: Task, goal: Goal, evidence: Evidence) -> tuple[NoWorse, int]:
+    """Answer the certified items and judge the answers; return also how many of the items were not found."""
+    places = evidence.places(task.splits)
+    kept = places[:, 0] >= 0
+    if not kept.any():
         raise BadInput(
             "none of the certified items is in the data given: give the data that the model was certified on"
         )
-    return best
+    used = sorted(set(places[kept, 0].tolist()))
+    with open_session(variant) as session:
+        outputs = {number: predict(session, task, task.splits[number], goal.workload) for number in used}
+    original = evidence.outputs[kept]
+    known = {number: labels_of(task.splits[number]) for number in used}
+    groups = {number: groups_of(task.splits[number]) for number in used}
+    labels = _picked(known, places[kept])
+    found = judge_items(
+        task,
+        _picked(groups, places[kept]),
+        answers(task, original) if labels is None else labels,
+        original,
+        np.concatenate([outputs[split][row][None] for split, row in places[kept].tolist()]),
+        goal=goal,
+        names=(variant.key, "the original"),
+    )
+    return found, int((~kept).sum())
+
+
+def _picked(arrays: Mapping[int, Array | None], places: Array) -> Array | None:
+    """Return the entries at (split, row), None where a split has none."""
+    if any(array is None for array in arrays.values()):
+        return None
+    return np.array([_present(arrays[split])[row] for split, row in places.tolist()])
+
+
+def _present(array: Array | None) -> Array:
+    assert array is not None
+    return array
 
 
 def _timed(variant: Variant, original: Variant, task: Task, goal: Goal, folder: Path) -> Ratio:

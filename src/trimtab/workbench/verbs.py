@@ -1,0 +1,129 @@
+"""The verbs as Python calls them: models and data however they come, one value back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from trimtab.core.values import Comparison, Goal, Measurement, Result, Task, Variant, Workload
+from trimtab.data.request import DataRequest
+from trimtab.data.task import open_task
+from trimtab.search.progress import Progress
+from trimtab.workbench import compare as comparing
+from trimtab.workbench import measure as measuring
+from trimtab.workbench.compare import Care
+from trimtab.workbench.opening import ModelRequest, default_settings, example_of, open_model
+from trimtab.workbench.optimize import Effort, Job, optimize_job
+from trimtab.workbench.report import write_report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """How models are opened and data is read, where that is not found out by itself."""
+
+    model: ModelRequest = field(default_factory=ModelRequest)
+    data: DataRequest = field(default_factory=DataRequest)
+
+
+def optimize(
+    model: Any,
+    task: Any = None,
+    goal: Goal | None = None,
+    *,
+    output: str | Path = "fast",
+    effort: Effort | None = None,
+    requests: Requests | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Find the fastest variant of a model that is proven to be no worse.
+
+    The output folder gets the bundle, the report and what a killed run needs to continue. When no variant keeps the
+    goal, `winner` of the result is None and `verdict` says why.
+
+    Args:
+        model: a path, `module:function`, a bundle, a `Model` or a live `torch.nn.Module`.
+        task: a path, `module:function`, arrays, (inputs, labels), a dictionary of arrays, a torch Dataset or
+            DataLoader, or an opened `Task`; None is about speed only.
+        goal: what to improve and what to keep; by default the latency, at most one point worse.
+        output: the folder of the run.
+        effort: how much the search may spend; by default ten minutes.
+        requests: how the model is opened and the data is read.
+        progress: hears how the search goes.
+    """
+    requests = requests or Requests()
+    job = Job(
+        model=model,
+        data=task,
+        goal=goal or Goal(),
+        output=Path(output),
+        data_request=requests.data,
+        model_request=_with_example(model, task, requests),
+        effort=effort or Effort(),
+    )
+    result = optimize_job(job, progress)
+    write_report(result, job.output)
+    return result
+
+
+def measure(
+    model: Any,
+    task: Any = None,
+    workload: Workload | None = None,
+    *,
+    meters: Sequence[str] | None = None,
+    split: str = "select",
+    runtime: str | None = None,
+    requests: Requests | None = None,
+) -> Measurement:
+    """Read what a model costs and how good it is; `model`, `task` and `requests` as in `optimize`.
+
+    Args:
+        model: the model.
+        task: the data.
+        workload: how it is called; by default one item at a time.
+        meters: read only these.
+        split: which items are answered: calibrate, select or certify.
+        runtime: run on this runtime instead of the format's own.
+        requests: how the model is opened and the data is read.
+    """
+    with opened([model], task, requests or Requests()) as (variants, given):
+        return measuring.measure(default_settings(variants[0], runtime), given, workload, meters=meters, split=split)
+
+
+def compare(
+    models: Sequence[Any],
+    task: Any = None,
+    goal: Goal | None = None,
+    *,
+    care: Care | None = None,
+    requests: Requests | None = None,
+) -> Comparison:
+    """Compare models with the first one: is one faster, and is it no worse? Arguments as in `optimize`."""
+    with opened(models, task, requests or Requests()) as (variants, given):
+        return comparing.compare(variants, given, goal, care)
+
+
+@contextmanager
+def opened(models: Sequence[Any], task: Any, requests: Requests) -> Iterator[tuple[list[Variant], Task]]:
+    """Yield the models as variants and the data as a task for the first of them; their files go when the block ends."""
+    with TemporaryDirectory(prefix="trimtab-") as temporary:
+        folder = Path(temporary)
+        variants = [
+            open_model(model, folder / f"model{number}", _with_example(model, task, requests))
+            for number, model in enumerate(models)
+        ]
+        if isinstance(task, Task) or task is None:
+            yield variants, task or Task()
+        else:
+            yield variants, open_task(task, variants[0].model, folder / "data", requests.data)
+
+
+def _with_example(model: Any, task: Any, requests: Requests) -> ModelRequest:
+    """Return how the model is opened; a live module is traced on an item of the data when nothing else is said."""
+    if requests.model.example or not hasattr(model, "state_dict") or requests.data.preprocess is not None:
+        return requests.model
+    return replace(requests.model, example=example_of(model, task))
