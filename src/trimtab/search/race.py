@@ -45,6 +45,7 @@ STATIC_METERS = ("size", "compute")
 TIMED = ("latency_p50", "latency", "throughput")
 _SCREEN_S = 2.5
 _PRECISION = 0.01
+_WARM_S = 3.0
 _ENOUGH = 100  # equal answers of the same weights on another engine: the proof will ask for all of them
 
 
@@ -170,7 +171,7 @@ class Race:
         inputs = self.feed(variant)
         runtime = plugins.plugin_class("runtimes", variant.settings.runtime)
         session.run(inputs, timeout_s=self._patience() + 3 * getattr(runtime, "startup_s", 0.0))
-        latency, steady = warm_up(session, inputs, timeout_s=10 * self._patience())
+        latency, steady = warm_up(session, inputs, timeout_s=10 * self._patience(), most_s=_WARM_S)
         screening = self._screen(session, inputs, latency)
         trial = replace(trial, screening=screening)
         if reason := self._too_slow(screening):

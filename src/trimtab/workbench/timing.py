@@ -20,6 +20,7 @@ from trimtab.stats.ratios import ratio
 
 PROCESSES = 5
 _MOST_PROCESSES = 9
+_WARM_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -111,7 +112,7 @@ def _one_round_of_processes(
         latencies = [0.0] * len(chosen)
         for index in order:
             sessions[index].run(feeds[index])
-            latencies[index], _ = warm_up(sessions[index], feeds[index])
+            latencies[index], _ = warm_up(sessions[index], feeds[index], most_s=_WARM_S)
         found = interleave(sessions, feeds, latencies, seconds=max(0.8, 0.75 * seconds), rng=rng)
     return found.wall_s, found.cpu_s
 
