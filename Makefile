@@ -2,14 +2,18 @@
 PYTHON ?= python3
 VENV   ?= .venv
 DEMO   ?= .venv-demo
-MODEL  ?= digits mnist mobilenet minilm
 
 BIN      := $(VENV)/bin
 SOURCES  := pyproject.toml constraints.txt
 PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable
 
+PEERS   := bench-digits bench-mnist bench-minilm bench-mobilenet
+SPEED   := bench-speed-minilm bench-speed-resnet50
+OTHERS  := bench-startup bench-spam bench-searches bench-kill_and_resume bench-under_load bench-certificate
+BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(filter-out bench-startup bench-spam,$(OTHERS))
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs format clean
+.PHONY: help demo test check bench docs format clean $(BENCHES)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +34,16 @@ format: $(VENV)/.installed  ## put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed  ## compare with the peers, resumable; one model: make bench MODEL=digits|mnist|mobilenet|minilm
-	for model in $(MODEL); do $(BIN)/python benchmarks/against_peers.py $$model || exit; done
+bench: $(BENCHES)  ## run every benchmark in turn, resumable, on a quiet machine; a single one: make bench-digits
+
+$(PEERS): bench-%: $(VENV)/.installed
+	$(BIN)/python benchmarks/against_peers.py $*
+
+$(SPEED): bench-speed-%: $(VENV)/.installed
+	$(BIN)/python benchmarks/speed_only.py $*
+
+$(OTHERS): bench-%: $(VENV)/.installed
+	$(BIN)/python benchmarks/$*.py
 
 docs: $(VENV)/.installed  ## build the documentation into build/docs, reference pages from the code
 	$(BIN)/python docs/generate.py
