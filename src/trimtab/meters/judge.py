@@ -6,6 +6,7 @@ the paired bootstrap. See `stats/noninferiority.py` and `stats/bootstrap.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ from trimtab.stats import bootstrap, holm, noninferiority, sequential, weighted
 from trimtab.stats.bootstrap import Statistic, Weights
 
 TALLIED = ("accuracy", "precision", "recall", "f1")
-_SHARES = ("accuracy", "agreement", "precision_micro", "recall_micro", "f1_micro")
+_SHARES = ("accuracy", "agreement", "top5", "precision_micro", "recall_micro", "f1_micro")
 _WATCH_RISK = 0.01  # of giving up a candidate that is innocent
 
 
@@ -127,6 +128,8 @@ def _is_share(task: Task, metric: str) -> bool:
 
 def _rights(task: Task, metric: str, labels: Array, original: Array, outputs: Array) -> tuple[Array, Array]:
     """Return which items each of the two gets right (for numbers: which one is nearer to the target)."""
+    if metric == "top5":
+        return scores.among_five(labels, original), scores.among_five(labels, outputs)
     if task.kind in ("classification", "binary"):
         return answers(task, original) == labels, answers(task, outputs) == labels
     wanted = labels.reshape(len(labels), -1)
@@ -153,15 +156,43 @@ def _shift(
     old, new = (_statistic(task, metric, labels, outputs) for outputs in both)
     sign = -1.0 if scores.lower_is_better(metric) else 1.0
     classes = labels if task.kind in ("classification", "binary") else None
-    unseen = 0.0
-    if metric.partition("_")[0] in TALLIED:
-        count = scores.class_count(task, labels, both[1])
-        seen = weighted.tally(labels, answers(task, both[1]), count)(np.ones((1, len(labels))))
-        unseen = weighted.unseen_harm(seen, _tally_metric(task, metric), np.bincount(labels, minlength=count), error)
+    unseen = _unseen(task, metric, labels, both[1], error, groups)
     return bootstrap.prove(
-        lambda weights: sign * (new(weights) - old(weights)), delta, np.ones(len(labels), dtype=np.int64),
-        strata=classes, groups=groups, unseen=unseen, alpha=error,
-    )  # fmt: skip
+        lambda weights: sign * (new(weights) - old(weights)),
+        delta,
+        np.ones(len(labels), dtype=np.int64),
+        strata=classes,
+        groups=groups,
+        unseen=unseen,
+        alpha=error,
+    )
+
+
+def _unseen(task: Task, metric: str, labels: Array, outputs: Array, error: float, groups: Array | None) -> float:
+    """Return what changes of answers that never occurred in these items could take from the metric at most."""
+    if metric == "cost":
+        return max(_unseen_cost(task, label, labels, groups, error) for label in (0, 1))
+    if metric.partition("_")[0] not in TALLIED:
+        return 0.0
+    count = scores.class_count(task, labels, outputs)
+    seen = weighted.tally(labels, answers(task, outputs), count)(np.ones((1, len(labels))))
+    units = [_units(labels == label, groups) for label in range(count)]
+    return weighted.unseen_harm(seen, _tally_metric(task, metric), units, error)
+
+
+def _unseen_cost(task: Task, label: int, labels: Array, groups: Array | None, error: float) -> float:
+    """Return the money per item when answers to one class turn wrong as often as may go unseen (rule of three)."""
+    concerned = labels == label
+    if task.costs is None or not concerned.any():
+        return 0.0
+    miss, false_alarm = task.costs
+    share = min(1.0, -math.log(error) / _units(concerned, groups))
+    return share * float(concerned.mean()) * (miss if label == task.positive else false_alarm)
+
+
+def _units(concerned: Array, groups: Array | None) -> int:
+    """Return how many items, or groups of them, are concerned."""
+    return int(np.count_nonzero(concerned)) if groups is None else len(np.unique(groups[concerned]))
 
 
 def _statistic(task: Task, metric: str, labels: Array, outputs: Array) -> Statistic:

@@ -152,11 +152,17 @@ def cosine(targets: Array, outputs: Array) -> Estimate:
     return mean(np.clip(np.divide(product, length, out=np.zeros_like(product), where=length > 0), -1, 1))
 
 
-def top5(labels: Array, scores: Array) -> Estimate:
-    """Return the share of items whose label is among the five highest scores; of equals, later classes come first."""
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    later = np.arange(scores.shape[1]) > labels[:, None]
-    return mean(((scores > own) | ((scores == own) & later)).sum(axis=1) < 5)
+def top5(labels: Array, outputs: Array) -> Estimate:
+    """Return the share of items whose label is among the five highest scores."""
+    return mean(among_five(labels, outputs))
+
+
+def among_five(labels: Array, outputs: Array) -> Array:
+    """Return which labels are among the five highest scores of their item; of equals, later classes come first."""
+    given = _needed_scores("top5", outputs)
+    own = np.take_along_axis(given, labels[:, None], axis=1)
+    later = np.arange(given.shape[1]) > labels[:, None]
+    return np.asarray(((given > own) | ((given == own) & later)).sum(axis=1) < 5)
 
 
 def ranked(labels: Array, scores: Array, rank: Callable[[Array, Array], Estimate]) -> Estimate:
@@ -265,7 +271,7 @@ def estimate(task: Task, name: str, labels: Array, outputs: Array) -> Estimate:
             return rank(labels == task.positive, positive_scores(task, outputs))
         return ranked(labels, _needed_scores(name, outputs), rank)
     if name == "top5":
-        return top5(labels, _needed_scores(name, outputs))
+        return top5(labels, outputs)
     given = answers(task, outputs)
     if name == "accuracy":
         return mean(labels == given)

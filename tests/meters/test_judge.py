@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn import metrics
+
+from trimtab.core.errors import BadInput
+from trimtab.core.values import Goal, NoWorse, Split, Task
+from trimtab.data.arrays import save_array
+from trimtab.meters.judge import Watch, judge, judged_metric, reference_labels
+
+Answers = NDArray[Any]
+NAMES = ("the variant", "the original")
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Callable[..., NoWorse]:
+    """Judge outputs against labels; keywords go to the task and the goal."""
+
+    def run(
+        labels: Answers, original: Answers, outputs: Answers, groups: Answers | None = None, **given: Any
+    ) -> NoWorse:
+        goal = Goal(max_drop=given.pop("max_drop", 0.01))
+        split = saved(tmp_path, labels, groups)
+        task = Task(splits=(split,), classes=tuple("abcdefghij"[: given.pop("classes", 3)]), **given)
+        return judge(task, split, labels, original, outputs, goal=goal, names=NAMES)
+
+    return run
+
+
+def saved(folder: Path, labels: Answers | None, groups: Answers | None = None, items: int = 1) -> Split:
+    rows = np.arange(items if labels is None else len(labels))
+    return Split(
+        name="certify",
+        inputs=(),
+        rows=save_array("rows", folder / "rows.npy", rows),
+        labels=None if labels is None else save_array("labels", folder / "labels.npy", labels),
+        groups=None if groups is None else save_array("groups", folder / "groups.npy", groups),
+    )
+
+
+def scores(answers: Answers, classes: int = 3, seed: int = 0) -> Answers:
+    """Return scores whose highest one is the answer, otherwise random."""
+    made = np.random.default_rng(seed).random((len(answers), classes))
+    made[np.arange(len(answers)), answers] += 1
+    return made.astype(np.float32)
+
+
+def wrong(labels: Answers, rows: slice | list[int] | Answers, classes: int = 3) -> Answers:
+    """Return the labels with those of some rows turned into another class."""
+    changed = labels.copy()
+    changed[rows] = (changed[rows] + 1) % classes
+    return changed
+
+
+LABELS = np.random.default_rng(0).integers(0, 3, 600)
+OLD = scores(wrong(LABELS, slice(0, 30)))
+NEW = scores(wrong(LABELS, np.r_[10:30, 100:115]))  # 10 items mended, 15 spoilt
+
+
+def test_accuracy_is_counted_item_by_item(judged):
+    found = judged(LABELS, OLD, NEW)
+    assert (found.items, found.groups, found.better, found.worse, found.flips) == (600, 600, 10, 15, 25)
+    assert found.difference == pytest.approx(
+        metrics.accuracy_score(LABELS, NEW.argmax(1)) - metrics.accuracy_score(LABELS, OLD.argmax(1))
+    )
+    assert (found.metric, found.variant, found.baseline) == ("accuracy", *NAMES)
+    assert "Tango" in found.method
+    assert found.low < found.difference < found.high
+
+
+def test_equal_answers_prove_what_the_number_of_items_can_and_no_more(judged):
+    assert judged(LABELS, OLD, OLD).proven
+    few = judged(LABELS[:200], OLD[:200], OLD[:200])
+    assert not few.proven
+    assert few.reason == f"not proven on 200 items: about {few.needed} would decide"
+    assert few.needed is not None
+    assert few.needed >= 299
+
+
+def test_a_clear_loss_is_told_in_points(judged):
+    found = judged(LABELS, OLD, scores(wrong(LABELS, slice(0, 120))))
+    assert not found.proven
+    assert found.reason == "loses 15 pt of accuracy on 600 items, allowed are 1 pt"
+
+
+def test_without_a_limit_nothing_is_proven_but_the_difference_is_told(judged):
+    found = judged(LABELS, OLD, NEW, max_drop=None)
+    assert not found.proven
+    assert found.difference == pytest.approx(-5 / 600)
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_binary_recall_looks_at_the_items_of_the_positive_class_only(judged, positive):
+    labels = (LABELS == 0).astype(np.int64)
+    old, new = (scores(wrong(labels, rows, 2), 2) for rows in (slice(0, 40), slice(20, 80)))
+    found = judged(labels, old, new, kind="binary", metric="recall", positive=positive, classes=2)
+    recalls = [metrics.recall_score(labels, given.argmax(1), pos_label=positive) for given in (old, new)]
+    assert found.difference == pytest.approx(recalls[1] - recalls[0])
+    assert found.items == np.count_nonzero(labels == positive)
+    assert "Tango" in found.method
+
+
+def test_recall_without_an_item_of_the_positive_class_is_refused(judged):
+    labels = np.zeros(50, dtype=np.int64)
+    with pytest.raises(BadInput, match="no item is of the positive class 1"):
+        judged(labels, scores(labels, 2), scores(labels, 2), kind="binary", metric="recall", classes=2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reference"),
+    [
+        ("f1", lambda t, y: metrics.f1_score(t, y, average="macro")),
+        ("f1_macro", lambda t, y: metrics.f1_score(t, y, average="macro")),
+        ("f1_weighted", lambda t, y: metrics.f1_score(t, y, average="weighted")),
+        ("precision_macro", lambda t, y: metrics.precision_score(t, y, average="macro")),
+        ("recall_macro", lambda t, y: metrics.recall_score(t, y, average="macro")),
+        ("f1_micro", lambda t, y: metrics.f1_score(t, y, average="micro")),
+    ],
+)
+def test_tallied_metrics_are_those_of_scikit_learn(judged, metric, reference):
+    found = judged(LABELS, OLD, NEW, metric=metric, max_drop=0.03)
+    truth = reference(LABELS, NEW.argmax(1)) - reference(LABELS, OLD.argmax(1))
+    assert found.difference == pytest.approx(truth, abs=1e-9)
+    assert found.low < found.difference <= found.high
+
+
+def test_the_interval_of_f1_is_that_of_a_plain_bootstrap_and_a_little_wider(judged):
+    found = judged(LABELS, OLD, NEW, metric="f1_macro", max_drop=0.03)
+    rng, drawn = np.random.default_rng(1), []
+    old, new = OLD.argmax(1), NEW.argmax(1)
+    for _ in range(1000):
+        rows = rng.integers(0, 600, 600)
+        drawn.append(np.subtract(*(metrics.f1_score(LABELS[rows], y[rows], average="macro") for y in (new, old))))
+    low, high = np.quantile(drawn, [0.05, 0.95])
+    width = high - low
+    assert found.high == pytest.approx(high, abs=0.15 * width)
+    assert low - 0.6 * width < found.low <= low + 0.15 * width, "what was not seen is added"
+
+
+def test_roc_auc_is_that_of_scikit_learn(judged):
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 400)
+    old, new = (1 / (1 + np.exp(-(labels * 2 - 1 + rng.normal(size=400) * scale))) for scale in (1.0, 1.5))
+    found = judged(labels, old, new, kind="binary", metric="roc_auc", classes=2)
+    assert found.difference == pytest.approx(metrics.roc_auc_score(labels, new) - metrics.roc_auc_score(labels, old))
+    assert found.method == "paired bootstrap (BCa)"
+    assert not found.proven
+    proba = [given / given.sum(1, keepdims=True) for given in (OLD, NEW)]
+    many = judged(LABELS, *proba, metric="roc_auc")
+    truth = [metrics.roc_auc_score(LABELS, p, multi_class="ovr", average="macro") for p in proba]
+    assert many.difference == pytest.approx(truth[1] - truth[0], abs=1e-9)
+
+
+def test_top5_counts_the_items_whose_label_is_among_the_five_highest(judged):
+    labels = np.random.default_rng(3).integers(0, 10, 500)
+    old, new = (np.random.default_rng(seed).random((500, 10)) for seed in (4, 5))
+    found = judged(labels, old, new, metric="top5", classes=10)
+    accuracy = [metrics.top_k_accuracy_score(labels, given, k=5, labels=range(10)) for given in (old, new)]
+    assert found.difference == pytest.approx(accuracy[1] - accuracy[0])
+    assert "Tango" in found.method
+
+
+@pytest.mark.parametrize("metric", ["mse", "mae", "r2", "cosine", "relative_error"])
+def test_numbers_are_judged_by_scikit_learn_or_brute_force_and_less_error_is_better(judged, metric):
+    rng = np.random.default_rng(6)
+    labels = rng.normal(size=(300, 4))
+    old, new = labels + rng.normal(size=(300, 4)) * 0.1, labels + rng.normal(size=(300, 4)) * 0.12
+    references = {
+        "mse": lambda y: -metrics.mean_squared_error(labels, y),
+        "mae": lambda y: -metrics.mean_absolute_error(labels, y),
+        "cosine": lambda y: np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(labels, y)]),  # noqa: B905 # brute force
+        "relative_error": lambda y: -np.linalg.norm(y - labels) / np.linalg.norm(labels),
+    }
+    if metric == "r2":
+        labels, old, new = labels[:, 0], old[:, 0], new[:, 0]
+        references["r2"] = lambda y: metrics.r2_score(labels, y)
+    found = judged(labels, old, new, kind="regression", metric=metric, max_drop=0.5)
+    assert found.difference == pytest.approx(references[metric](new) - references[metric](old), abs=1e-9)
+    assert found.difference < 0, "the new one is worse"
+    assert found.proven
+    assert found.flips == 0
+    assert not judged(labels, old, new, kind="regression", metric=metric, max_drop=1e-5).proven
+
+
+def test_a_loss_of_a_number_is_not_told_in_points(judged):
+    labels = np.zeros(100)
+    found = judged(labels, labels + 0.1, labels + 2.0, kind="regression", metric="mse", max_drop=0.5)
+    assert found.reason == "loses 3.99 of mse on 100 items, allowed are 0.5"
+
+
+def test_costs_count_misses_and_false_alarms_and_what_was_not_seen(judged):
+    labels = (np.arange(400) % 4 == 0).astype(np.int64)
+    old = scores(labels, 2)
+    new = scores(wrong(labels, [0, 4, 1, 2, 3], 2), 2)  # 2 misses, 3 false alarms
+    task = {"kind": "binary", "metric": "cost", "costs": (10.0, 1.0), "classes": 2}
+    assert judged(labels, old, new, max_drop=0.9, **task).difference == pytest.approx(-(2 * 10 + 3 * 1) / 400)
+    unchanged = judged(labels, old, old, max_drop=0.05, **task)
+    assert (unchanged.difference, unchanged.proven) == (0.0, False), "100 positives can't rule out a rare miss"
+    assert unchanged.low == pytest.approx(-10 * 0.25 * -np.log(0.05) / 100)
+    assert judged(labels, old, old, max_drop=0.1, **task).proven
+
+
+def test_items_of_a_group_count_as_one(judged):
+    labels, old, new = (np.repeat(array[:300], 5, axis=0) for array in (LABELS, OLD, NEW))
+    plain = judged(LABELS[:300], OLD[:300], NEW[:300], max_drop=0.1)
+    grouped = judged(labels, old, new, groups=np.repeat(np.arange(300), 5), max_drop=0.1)
+    assert (grouped.items, grouped.groups) == (1500, 300)
+    assert (grouped.low, grouped.high) == pytest.approx((plain.low, plain.high))
+    lumped = judged(labels, old, new, groups=np.repeat(np.arange(300), 5), metric="f1_macro", max_drop=0.1)
+    single = judged(LABELS[:300], OLD[:300], NEW[:300], metric="f1_macro", max_drop=0.1)
+    assert (lumped.low, lumped.high) == pytest.approx((single.low, single.high), abs=0.01)
+
+
+def test_the_worst_class_comes_first_and_harm_beyond_chance_is_named(judged):
+    rows = np.flatnonzero(LABELS == 2)[:40]
+    found = judged(LABELS, scores(LABELS), scores(wrong(LABELS, rows)), max_drop=0.4)
+    assert [reading.place for reading in found.harmed] == ["c"]
+    assert found.harmed[0].value == pytest.approx(-40 / np.count_nonzero(LABELS == 2))
+    assert found.harmed[0].scope.startswith("harmed beyond chance")
+    slightly = judged(LABELS, OLD, NEW)
+    assert {"not beyond chance"} == {reading.scope.split(" (")[0] for reading in slightly.harmed}
+
+
+def test_without_labels_likeness_to_the_original_is_judged(tmp_path):
+    split = saved(tmp_path, None, items=600)
+    task = Task(splits=(split,), classes=("a", "b", "c"))
+    assert judged_metric(task) == "agreement"
+    labels = reference_labels(task, split, OLD)
+    assert np.array_equal(labels, OLD.argmax(1))
+    found = judge(task, split, labels, OLD, NEW, goal=Goal(max_drop=0.06), names=NAMES)
+    assert (found.metric, found.difference, found.flips) == ("agreement", pytest.approx(-25 / 600), 25)
+    assert found.proven
+    regression = Task(splits=(split,), kind="embedding", metric="cosine")
+    assert judged_metric(regression) == "cosine"
+    assert reference_labels(regression, split, OLD) is OLD
+
+
+class TestWatch:
+    """It looks at the answers as they come."""
+
+    @staticmethod
+    def looking(tmp_path: Path, max_drop: float | None = 0.01, **given: Any) -> Watch:
+        split = saved(tmp_path, LABELS)
+        return Watch(Task(splits=(split,), classes=("a", "b", "c"), **given), LABELS, OLD, max_drop)
+
+    @staticmethod
+    def fed(watch: Watch, outputs: Answers, batch: int = 50) -> tuple[int, str | None]:
+        for start in range(0, len(outputs), batch):
+            rows = slice(start, start + batch)
+            if (reason := watch.add(rows, outputs[rows])) is not None:
+                return start + batch, reason
+        return len(outputs), None
+
+    def test_gives_up_a_candidate_that_is_clearly_worse_before_all_items_are_seen(self, tmp_path):
+        bad = scores(wrong(LABELS, np.arange(0, 600, 4)))
+        seen, reason = self.fed(self.looking(tmp_path), bad)
+        assert seen < 600
+        assert reason is not None
+        lost = float(np.mean(OLD[:seen].argmax(1) == LABELS[:seen]) - np.mean(bad[:seen].argmax(1) == LABELS[:seen]))
+        assert reason == f"loses about {100 * lost:.1f} pt of accuracy (seen on {seen} items, allowed 1 pt)"
+
+    def test_never_gives_up_the_original_itself(self, tmp_path):
+        assert self.fed(self.looking(tmp_path), OLD) == (600, None)
+
+    def test_bets_on_nothing_without_a_limit_or_where_the_metric_is_no_share(self, tmp_path):
+        bad = scores(wrong(LABELS, slice(None)))
+        assert self.fed(self.looking(tmp_path, max_drop=None), bad) == (600, None)
+        assert self.fed(self.looking(tmp_path, metric="f1_macro"), bad) == (600, None)
+
+    def test_recall_stands_batches_without_a_positive_item(self, tmp_path):
+        labels = np.r_[np.zeros(100, np.int64), np.ones(100, np.int64)]
+        split = saved(tmp_path, labels)
+        task = Task(splits=(split,), kind="binary", metric="recall", classes=("no", "yes"))
+        watch = Watch(task, labels, scores(labels, 2), 0.01)
+        seen, reason = self.fed(watch, scores(np.zeros(200, np.int64), 2), batch=20)
+        assert seen > 100
+        assert reason is not None
