@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from unittest import SkipTest
@@ -96,16 +97,27 @@ def elsewhere(plugin: type[Any], *calls: tuple[str, tuple[Any, ...]], without: S
         return held
 
 
+class Missing(MetaPathFinder):
+    """Finds none of the named packages, as if they were not installed."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """Raise for the named packages; leave the others to the next finder."""
+        if fullname.partition(".")[0] in self._names:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
 class Probe:
     """The object in the process of `elsewhere`."""
 
     def __init__(self, module: str, name: str, without: Sequence[str]) -> None:
-        for gone in without:
-            sys.modules[gone] = None  # type: ignore[assignment] # makes its import fail
+        sys.meta_path.insert(0, Missing(without))
         self._plugin = getattr(import_module(module), name)()
 
     def call(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[str]:
         """Call methods one after the other and return the frameworks that are imported by then."""
         for method, arguments in calls:
             getattr(self._plugin, method)(*arguments)
-        return [name for name in FRAMEWORKS if sys.modules.get(name) is not None]
+        return [name for name in FRAMEWORKS if name in sys.modules]

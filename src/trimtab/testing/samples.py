@@ -63,7 +63,7 @@ def samples() -> tuple[list[Sample], list[str]]:
 @cache
 def _sample(format_name: str, network: Network) -> Sample:
     folder = _scratch() / format_name / network.name
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # a framework that was missing may have left it
     text = SOURCES[format_name](folder, network, 0)
     opening = Opening(folder=folder / "opened")
     model: Model = plugins.make("formats", format_name).open(text, opening)
