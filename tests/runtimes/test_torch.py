@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from trimtab.formats.torch import save_module  # noqa: E402 (after the skip)
 from trimtab.runtimes.torch import TorchRuntime  # noqa: E402
 from trimtab.runtimes.torch_compile import TorchCompileRuntime  # noqa: E402
+from trimtab.workbench.opening import as_given  # noqa: E402
 
 nn = torch.nn
 NHWC = options(channels_last=True)
@@ -51,6 +52,12 @@ def machine(*flags: str, cores: int = 2) -> Machine:
         python="",
         versions=(),
     )
+
+
+@pytest.mark.parametrize("kind", ["torch", "torch-export", "huggingface"])
+def test_pytorch_models_run_eagerly_when_nobody_says_how(kind: str) -> None:
+    model = Model(format=kind, path=Path("model"), digest="", signature=Signature(inputs=(), outputs=()))
+    assert as_given(model).settings == Settings(runtime="torch")
 
 
 @pytest.mark.parametrize(

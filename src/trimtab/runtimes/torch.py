@@ -23,6 +23,7 @@ class TorchRuntime:
     """PyTorch eager on the CPU. `precision="bf16"` is autocast; `channels_last=true` lays images out as NHWC."""
 
     name = "torch"
+    native_formats = FORMATS
 
     def refuses(self, variant: Variant) -> str | None:
         """Refuse formats that aren't PyTorch's, other devices, and settings that it doesn't know."""
