@@ -30,7 +30,10 @@ class Toolbox:
 
 
 def toolbox(only: Sequence[str] = ()) -> Toolbox:
-    """Return every plug-in found, or those named; the cheap ones first (their `cost_s`, when they say)."""
+    """Return every plug-in found, or those named.
+
+    Runtimes that start fastest (`startup_s`) come first, and techniques that gain most for their cost (`order`).
+    """
 
     def chosen(group: str) -> list[str]:
         known = set(plugins.names(group))
@@ -40,7 +43,7 @@ def toolbox(only: Sequence[str] = ()) -> Toolbox:
         (plugins.make("runtimes", name) for name in chosen("runtimes")), key=lambda r: _cost(r, "startup_s")
     )
     techniques = sorted(
-        (plugins.make("techniques", name) for name in chosen("techniques")), key=lambda t: _cost(t, "cost_s")
+        (plugins.make("techniques", name) for name in chosen("techniques")), key=lambda t: _cost(t, "order")
     )
     return Toolbox(runtimes=tuple(runtimes), techniques=tuple(techniques))
 

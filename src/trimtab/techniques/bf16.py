@@ -31,7 +31,7 @@ class Bf16:
     """
 
     name = "bf16"
-    cost_s = 1.0
+    order = 4
     saves = "bytes"  # the arithmetic stays as it is: nothing to try where time is the goal
 
     def refuses(self, variant: Variant, task: Task) -> str | None:

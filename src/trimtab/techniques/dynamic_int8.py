@@ -44,7 +44,7 @@ class DynamicInt8:
     keep: str = ""
 
     name = "dynamic-int8"
-    cost_s = 1.0
+    order = 3
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what isn't a float ONNX model, and a model without anything to quantize this way."""

@@ -39,7 +39,7 @@ class NncfInt8:
     keep: str = ""
 
     name = "nncf-int8"
-    cost_s = 4.0
+    order = 1
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what isn't a float ONNX or OpenVINO model, missing calibration data, and an unknown preset."""

@@ -26,7 +26,7 @@ class Simplify:
     level: Annotated[str, Choices("basic", "extended")] = "basic"
 
     name = "simplify"
-    cost_s = 5.0  # cheap, but engines do most of it by themselves: after what gains more
+    order = 5  # cheap, but engines do most of it by themselves: after what gains more
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what is not ONNX, a level that doesn't exist, and fused operators for another engine."""

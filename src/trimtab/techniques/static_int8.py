@@ -63,7 +63,7 @@ class StaticInt8:
     keep: str = ""
 
     name = "static-int8"
-    cost_s = 2.0
+    order = 2
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what isn't a float ONNX model, missing calibration data, and an unknown kind of calibration."""
