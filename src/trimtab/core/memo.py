@@ -17,7 +17,7 @@ def remembered(path: Path, kind: type[T], make: Callable[[], T]) -> T:
     """Return the value kept at `path`, or make it and keep it; raise `BadInput` for a file that is damaged."""
     if path.is_file():
         try:
-            return loads(kind, path.read_text(errors="replace"))
+            return loads(kind, path.read_text("utf-8", errors="replace"))
         except BadInput as error:
             raise BadInput(f"{path} is damaged ({error}); delete it and run again") from error
     made = make()

@@ -80,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that trimtab optimize wrote")
     try:
-        manifest = loads(Manifest, path.read_text())
+        manifest = loads(Manifest, path.read_text("utf-8"))
     except (BadInput, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is damaged or of another version of trimtab ({error}); optimize again") from error
     for name, digest in manifest.checksums:

@@ -24,8 +24,8 @@ class FolderStore:
         if not path.is_file():
             return None
         try:
-            return loads(Measurement, path.read_text())
-        except BadInput:
+            return loads(Measurement, path.read_text("utf-8"))
+        except (BadInput, UnicodeDecodeError):
             return None
 
     def put(self, key: str, measurement: Measurement) -> None:

@@ -24,7 +24,7 @@ class FolderTracker:
 
     def start(self, run: str, configuration: Mapping[str, Scalar]) -> None:
         """Begin a run; a run of the same name is continued."""
-        if not run or Path(run).name != run:
+        if run in ("", "..") or Path(run).name != run:
             raise BadInput(f"{run!r} is not a name of a run: use letters, digits and dashes")
         self._run = make_folder(self._root / run)
         write_text(self._run / "configuration.json", json.dumps(dict(configuration), indent=2))

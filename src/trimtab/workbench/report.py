@@ -23,4 +23,7 @@ def read_result(folder: Path) -> Result:
     path = folder / RESULT
     if not path.is_file():
         raise BadInput(f"{folder} holds no finished run ({RESULT} is missing); give the --output of trimtab optimize")
-    return loads(Result, path.read_text())
+    try:
+        return loads(Result, path.read_text("utf-8"))
+    except (BadInput, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is damaged or of another version of trimtab ({error}); optimize again") from error
