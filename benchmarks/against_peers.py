@@ -17,7 +17,6 @@ import contest
 import pages
 from contest import Course, Entry, Search
 from pages import WORK
-from trimtab.core.codec import to_plain
 from trimtab.core.values import NoWorse, Ratio
 from trimtab.workbench.timing import Timing
 
@@ -169,8 +168,8 @@ def run(name: str, budget: str, seconds: float, folder: Path, results: Path, pro
     found = standings(entries, timing)
     commands = [entry.command for entry in entries]
     data = {
-        "model": name, "search": shares(search), "figure": to_plain(verdicts(found, entries[0])[1]),
-        "self_test": timing.self_test(), "entries": [to_plain(one) for one in found], "commands": commands,
+        "model": name, "search": shares(search), "figure": verdicts(found, entries[0])[1],
+        "self_test": timing.self_test(), "entries": found, "commands": commands,
     }  # fmt: skip
     pages.publish(f"peers-{name}", TITLES[name], page(here, search, found, timing, commands), data, results)
 

@@ -13,7 +13,7 @@ from trimtab.core.files import make_folder, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.values import Machine, Ratio
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 WORK = HERE / "work"
 RESULTS = HERE / "results"
 Row = dict[str, Any]
@@ -94,12 +94,20 @@ def machine_lines(machine: Machine) -> list[str]:
     ]
 
 
+def from_root(text: str) -> str:
+    """Return a text with the paths below the repository told from its root."""
+    return text.replace(f"{HERE.parent}{os.sep}", "")
+
+
 def publish(name: str, title: str, body: Sequence[str], data: Mapping[str, Any], results: Path | None = None) -> None:
-    """Write `results/<name>.md` for people and `results/<name>.json` for programs, and print the page."""
+    """Write `results/<name>.md` for people and `results/<name>.json` for programs, and print the page.
+
+    Paths are told from the root of the repository, where the commands are meant to be run.
+    """
     folder = RESULTS if results is None else results
     machine = this_machine()
-    page = "\n".join([f"# {title}", "", *body, "", *machine_lines(machine)]) + "\n"
-    held = {**{key: to_plain(value) for key, value in data.items()}, "machine": to_plain(machine)}
-    write_text(folder / f"{name}.json", json.dumps(held, indent=1, ensure_ascii=False) + "\n")
+    page = from_root("\n".join([f"# {title}", "", *body, "", *machine_lines(machine)]) + "\n")
+    held = json.dumps({**data, "machine": machine}, indent=1, ensure_ascii=False, default=to_plain)
+    write_text(folder / f"{name}.json", from_root(held + "\n"))
     write_text(folder / f"{name}.md", page)
     print(page)

@@ -19,7 +19,6 @@ import pages
 from against_peers import shares, spent_lines
 from contest import Course, Search
 from pages import WORK
-from trimtab.core.codec import to_plain
 from trimtab.core.protocols import Array
 from trimtab.core.values import Task, Variant
 from trimtab.data.batches import labels as labels_of
@@ -112,7 +111,7 @@ def main() -> None:
         raise SystemExit(f"nothing was proven: {search.result.verdict}")
     found = choices(here, winner)
     data = {"choices": found, "notes": search.result.notes, "search": shares(search),
-            "certificate": to_plain(search.result.certificate), "command": search.command}  # fmt: skip
+            "certificate": search.result.certificate, "command": search.command}  # fmt: skip
     pages.publish("spam", "Spam e-mails: what a miss costs", body(here, search, found), data, given.results)
 
 

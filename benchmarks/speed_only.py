@@ -17,7 +17,6 @@ import pages
 from against_peers import difference, median_s, shares, spent_lines
 from contest import Course, Entry
 from pages import WORK
-from trimtab.core.codec import to_plain
 from trimtab.core.values import Ratio
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.timing import Timing
@@ -109,14 +108,9 @@ def run(given: argparse.Namespace) -> None:
         f"Timed in turn, {len(timing.wall_s)} fresh processes each; ours against itself: "
         f"{pages.times(timing.self_test())}, {timing.self_test().verdict}.", "", "```sh", *commands, "```",
     ]  # fmt: skip
-    data = {"model": given.model, "search": shares(search), "figure": to_plain_ratios(ratios), "wanted": kind.wanted,
+    data = {"model": given.model, "search": shares(search), "figure": ratios, "wanted": kind.wanted,
             "self_test": timing.self_test(), "entries": entries, "commands": commands}  # fmt: skip
     pages.publish(f"speed-{given.model}", f"Speed only: {kind.title}", body, data, given.results)
-
-
-def to_plain_ratios(ratios: dict[str, Ratio | None]) -> dict[str, object]:
-    """Return the ratios as plain dictionaries."""
-    return {name: to_plain(ratio) for name, ratio in ratios.items()}
 
 
 def main() -> None:

@@ -86,12 +86,18 @@ def test_a_speed_up_is_the_ratio_of_times_turned_over():
 def test_a_result_is_written_for_people_and_for_programs(tmp_path, capsys):
     from pages import publish
 
-    publish("thing", "A thing", ["Text."], {"ratio": ratio(1.0, 0.9, 1.1)}, tmp_path)
+    publish("thing", "A thing", ["Text."], {"found": {"ratio": ratio(1.0, 0.9, 1.1)}}, tmp_path)
     page, held = (tmp_path / "thing.md").read_text(), json.loads((tmp_path / "thing.json").read_text())
     assert page.startswith("# A thing\n\nText.\n\nMachine: ")
-    assert held["ratio"]["high"] == 1.1
+    assert held["found"]["ratio"]["high"] == 1.1
     assert held["machine"]["cores"] >= 1
     assert page in capsys.readouterr().out
+
+
+def test_paths_are_told_from_the_root_of_the_repository():
+    from pages import HERE, from_root
+
+    assert from_root(f"trimtab optimize {HERE}/work/model.onnx") == "trimtab optimize benchmarks/work/model.onnx"
 
 
 def test_the_fastest_peer_that_fails_does_not_count():
