@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Arrays, Engine
 from trimtab.core.values import Machine, Settings, Variant, Workload
+
+_NOISE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : |/\S+:\d+ [\w:~<>(), &*]+\) ")
 
 
 class OnnxRuntime:
@@ -51,9 +54,22 @@ class OnnxRuntime:
             wanted.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session = onnxruntime.InferenceSession(str(variant.model.path), wanted, providers=["CPUExecutionProvider"])
-        except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
-            raise BadInput(f"onnxruntime has no kernel for an operator of this model: {error}") from error
+        except _errors() as error:
+            raise BadInput(f"onnxruntime can't run this model: {_cause(str(error))}") from error
         return _Engine(session)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises when it can't build a session; its errors share no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+    return (*(getattr(state, name) for name in names), state.RuntimeException)
+
+
+def _cause(message: str) -> str:
+    """Return the words of an error without its number and the source file that it comes from."""
+    return _NOISE.sub("", " ".join(message.split()))[:300]
 
 
 class _Engine:

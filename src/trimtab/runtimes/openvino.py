@@ -85,7 +85,6 @@ class _Engine:
 
 
 def _cause(message: str) -> str:
-    """Return the line of an OpenVINO error that says something."""
+    """Return the line of an OpenVINO error that says something: the last one."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or lines or ["no reason given"])[0][:200]
+    return lines[-1].removeprefix("-- ")[:200] if lines else "no reason given"

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from trimtab.core.errors import BadInput, MissingExtra
+from trimtab.core.machine import machine
+from trimtab.core.protocols import Opening
+from trimtab.core.values import Settings, Variant, Workload
+from trimtab.formats.onnx import OnnxFormat
+from trimtab.runtimes.openvino import OpenVinoRuntime
+from trimtab.testing.networks import PERCEPTRON
+
+openvino = pytest.importorskip("openvino")
+PLAIN = Settings(runtime="openvino", precision="fp32", threads=1)
+
+
+def test_answers_in_fp32_like_the_network(perceptron):
+    inputs = PERCEPTRON.inputs(4, 0)
+    answer = OpenVinoRuntime().load(perceptron(PLAIN))(inputs)
+    assert np.allclose(answer["scores"], PERCEPTRON.answer(inputs)["scores"], atol=1e-5)
+
+
+def test_settings_reach_the_engine(perceptron, monkeypatch):
+    given = []
+    real = openvino.Core.compile_model
+    monkeypatch.setattr(
+        openvino.Core, "compile_model", lambda self, *given_: given.append(given_[-1]) or real(self, *given_)
+    )
+    OpenVinoRuntime().load(perceptron(replace(PLAIN, streams=2)))
+    OpenVinoRuntime().load(perceptron(Settings(runtime="openvino")))
+    assert given == [
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": 1,
+            "NUM_STREAMS": 2,
+        },
+        {"PERFORMANCE_HINT": "LATENCY"},
+    ]
+
+
+def test_every_output_has_its_own_name_and_its_own_memory(tmp_path):
+    sizes = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("x", "up", "down")}
+    nodes = [helper.make_node("Neg", ["x"], ["down"]), helper.make_node("Abs", ["x"], ["up"])]
+    graph = helper.make_graph(nodes, "g", [sizes["x"]], [sizes["up"], sizes["down"]])
+    path = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    model = OnnxFormat().open(str(path), Opening(folder=tmp_path))
+    engine = OpenVinoRuntime().load(Variant(model=model, settings=PLAIN))
+    first = engine({"x": np.array([[-1, -2]], np.float32)})
+    engine({"x": np.array([[5, 6]], np.float32)})
+    assert {name: value.tolist() for name, value in first.items()} == {"up": [[1, 2]], "down": [[1, 2]]}
+
+
+def test_the_engine_outlives_what_made_it(perceptron):
+    engine = OpenVinoRuntime().load(perceptron(PLAIN))
+    __import__("gc").collect()
+    assert engine(PERCEPTRON.inputs(2, 0))["scores"].shape == (2, 4)
+
+
+def test_offers_fp32_first_and_the_small_types_only_where_the_processor_computes_them():
+    here = replace(machine(), cores=1)
+    small = OpenVinoRuntime().settings(replace(here, flags=()), Workload())
+    assert [settings.precision for settings in small] == ["fp32"]
+    large = OpenVinoRuntime().settings(replace(here, flags=("avx512_bf16", "amx_fp16")), Workload())
+    assert [settings.precision for settings in large] == ["fp32", "bf16", "fp16"]
+    busy = OpenVinoRuntime().settings(replace(here, cores=4, flags=()), Workload(concurrency=3))
+    assert busy[-1].streams == 3
+
+
+def test_an_operator_that_it_does_not_know_is_named_in_one_line(operator):
+    with pytest.raises(BadInput, match=r"can't compile this model: No conversion rule found for operations: Det-17$"):
+        OpenVinoRuntime().load(Variant(model=operator("Det", 3, 3), settings=PLAIN))
+
+
+def test_a_file_that_is_gone_is_told_in_one_line(perceptron):
+    variant = perceptron(PLAIN)
+    variant.model.path.unlink()
+    with pytest.raises(BadInput, match="Could not open the file"):
+        OpenVinoRuntime().load(variant)
+
+
+def test_refuses_a_precision_that_it_does_not_have(perceptron):
+    assert "none of fp32, bf16, fp16" in str(OpenVinoRuntime().refuses(perceptron(replace(PLAIN, precision="int4"))))
+
+
+def test_without_openvino_the_error_says_what_to_install(perceptron, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'trimtab\[openvino\]'"):
+        OpenVinoRuntime().load(perceptron(PLAIN))
+
+
+def test_its_telemetry_is_never_imported(perceptron):
+    path = perceptron(PLAIN).model.path
+    code = f"""
+import sys
+from pathlib import Path
+from trimtab.core.protocols import Opening
+from trimtab.core.values import Settings, Variant
+from trimtab.formats.onnx import OnnxFormat
+from trimtab.runtimes.openvino import OpenVinoRuntime
+model = OnnxFormat().open({str(path)!r}, Opening(folder=Path(".")))
+OpenVinoRuntime().load(Variant(model=model, settings=Settings(runtime="openvino")))
+print(sys.modules.get("openvino_telemetry"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
