@@ -49,9 +49,7 @@ Threshold = Annotated[
 ]
 Cost = Annotated[str | None, typer.Option("--cost", help='What mistakes cost: "miss=10, false-alarm=1".')]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights of a PyTorch factory: .safetensors or .pt.")]
-TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Load what can run code: pickles, code in bundles.")
-]
+TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load what can run code: pickles, code in bundles.")]
 State = Annotated[
     list[str] | None,
     typer.Option("--state", help="A state input and the output fed back to it: h_in=h_out. Repeatable."),

@@ -187,7 +187,7 @@ def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step) -> Iterato
     known = untouched_trials(race, tools)
     for runtime in _by_cost(tools.runtimes, race):
         best = settings_of(known, runtime.name)[:2]
-        tried = best or list(runtime.settings(race.machine, race.goal.workload))[:2]
+        tried = best or list(runtime.settings(race.machine, race.goal.workload))[:1]
         if made.settings.runtime == runtime.name and made.settings.precision not in {s.precision for s in tried}:
             tried = [made.settings, *tried]
         for settings in tried:

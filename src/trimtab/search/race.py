@@ -42,6 +42,7 @@ from trimtab.search.progress import Progress
 from trimtab.stats.ratios import Estimate, ratio
 
 STATIC_METERS = ("size", "compute")
+BUILT_IN_METERS = (*STATIC_METERS, "memory", "latency", "throughput", "end-to-end", "quality")
 TIMED = ("latency_p50", "latency", "throughput")
 _SCREEN_S = 2.5
 _PRECISION = 0.01
@@ -186,14 +187,13 @@ class Race:
         return replace(trial, state="kept", reason="" if steady else "no steady state was reached while timing")
 
     def _static(self, session: ProcessSession, variant: Variant) -> list[Reading]:
+        names = [*STATIC_METERS, *foreign_meters()]
+        if self.goal.objective == "peak_memory":
+            names.append("memory")
         found: list[Reading] = []
-        for name in STATIC_METERS:
+        for name in names:
             meter: Meter = plugins.make("meters", name)
             read = meter.read(session, variant, self.shop.task, self.goal.workload)
-            found.extend(item for item in read if isinstance(item, Reading))
-        if self.goal.objective == "peak_memory":
-            memory: Meter = plugins.make("meters", "memory")
-            read = memory.read(session, variant, self.shop.task, self.goal.workload)
             found.extend(item for item in read if isinstance(item, Reading))
         return found
 
@@ -311,6 +311,18 @@ class Race:
 
 class Dead(TrimtabError):
     """The candidate's answers are worse than allowed, beyond doubt."""
+
+
+def unread_limit(readings: Sequence[Reading], limits: Sequence[Limit]) -> str | None:
+    """Return which limit nothing was read for, in words, or None."""
+    known = {reading.name for reading in readings if reading.value is not None}
+    missing = next((limit.reading for limit in limits if limit.reading not in known), None)
+    return None if missing is None else f"the limit on {missing} can't be checked: no meter could read it"
+
+
+def foreign_meters() -> tuple[str, ...]:
+    """Return the meters that other distributions brought."""
+    return tuple(name for name in plugins.names("meters") if name not in BUILT_IN_METERS)
 
 
 def same_weights(variant: Variant) -> bool:

@@ -31,7 +31,7 @@ from trimtab.data.batches import labels as labels_of
 from trimtab.meters.quality import quality_readings
 from trimtab.reports.verdict import verdict
 from trimtab.search.progress import Progress
-from trimtab.search.race import TIMED, Race, broken_limit
+from trimtab.search.race import TIMED, Race, broken_limit, foreign_meters, unread_limit
 from trimtab.serving.bundle import write_bundle
 from trimtab.serving.evidence import write_evidence
 from trimtab.workbench.instead import instead
@@ -129,7 +129,8 @@ def choose(final: Final) -> tuple[Trial | None, dict[str, Measurement], str]:
     for index in _in_order(final):
         trial = final.field[index]
         measured[trial.name] = _measure(final, trial, measured)
-        broken = broken_limit(measured[trial.name].readings, final.race.goal.limits)
+        readings = measured[trial.name].readings
+        broken = broken_limit(readings, final.race.goal.limits) or unread_limit(readings, final.race.goal.limits)
         if broken is None:
             return trial, measured, ""
         reasons.append(f"{trial.name}: {broken}")
@@ -145,15 +146,17 @@ def _in_order(final: Final) -> list[int]:
     """
     race, timed = final.race, final.race.goal.objective in TIMED
     places = [i for i, trial in enumerate(final.field) if trial.name in final.proven]
-    if timed:
-        places.sort(key=lambda i: final.over_given(i).value)
-        sure = [i for i in places if i != final.untouched and final.over_untouched(i).verdict == "faster"]
-        rest = [i for i in places if i == final.untouched]
-        places = sure + rest + [i for i in places if i not in sure and i not in rest]
-    else:
-        places.sort(key=lambda i: race.score(final.field[i]))
-    unproven = set(final.chosen) - set(final.proven)
-    return places if unproven or 0 in places else [*places, 0]
+    if not set(final.chosen) - set(final.proven) and 0 not in places:
+        places.append(0)
+    if not timed:
+        return sorted(places, key=lambda i: race.score(final.field[i]))
+    places.sort(key=lambda i: final.over_given(i).value)
+    sure = [i for i in places if i != final.untouched and final.over_untouched(i).verdict == "faster"]
+    plain = [i for i in places if i == final.untouched]
+    rest = [i for i in places if i not in sure and i not in plain]
+    if not race.goal.limits:  # without limits to keep there is no reason to take what isn't faster
+        rest = [i for i in rest if i == 0]
+    return sure + plain + rest
 
 
 def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Measurement:
@@ -180,7 +183,7 @@ def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Me
 def _meters(race: Race) -> dict[str, Options]:
     """Return what a finalist is read with; the longer meters take a share of the budget, up to their usual time."""
     share = race.budget.seconds / 600
-    found: dict[str, Options] = {"size": (), "compute": (), "memory": ()}
+    found: dict[str, Options] = {"size": (), "compute": (), "memory": (), **dict.fromkeys(foreign_meters(), ())}
     for name, longest in _LONGEST.items():
         if name != "end-to-end" or race.shop.task.splits:
             found[name] = options(seconds=round(max(0.25 * longest, min(longest, longest * share)), 2))

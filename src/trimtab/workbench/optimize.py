@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import psutil
 
 import trimtab
@@ -165,6 +166,8 @@ def explore(race: Race, candidates: Any, progress: Progress) -> bool:
             trial = race.run(variant)
             if first and trial.state == "failed":
                 raise BadInput(f"the model as given can't be run: {trial.reason}")
+            if first and trial.state == "kept" and not np.isfinite(race.score(trial)):
+                raise BadInput(f"no meter reads {race.goal.objective!r} of this model, so it can't be improved")
             if first:
                 race.budget.reserve_s = _reserve(race)
             first = False
