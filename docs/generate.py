@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer.main
 
+import trimtab
 from trimtab.assets import digits
 from trimtab.cli.app import app
 from trimtab.core import errors, plugins, values, words
@@ -79,21 +80,22 @@ MEANING = {
 }
 
 
-def main() -> None:
-    """Write every page."""
+def main(docs: Path = DOCS) -> None:
+    """Write every page below a folder."""
     pages = {
         "commands": commands(),
+        "python": python_page(),
         "plugins": plugin_pages(),
         "readings": readings_page(),
         "preprocessing": preprocessing(),
         "bundle": bundle(),
         "exit-codes": exit_codes(),
     }
-    folder = DOCS / "reference"
+    folder = docs / "reference"
     folder.mkdir(exist_ok=True)
     for name, text in pages.items():
         (folder / f"{name}.md").write_text(NOTE + text, "utf-8")
-    page = DOCS / "benchmarks.md"
+    page = docs / "benchmarks.md"
     page.write_text(with_results(page.read_text("utf-8"), RESULTS), "utf-8")
 
 
@@ -103,7 +105,8 @@ def commands() -> str:
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]  # a group
         shown = [p for p in command.params if not p.hidden and p.name != "help"]
         given = [p.name.upper() + ("…" if p.nargs == -1 else "") for p in shown if p.param_type_name == "argument"]
-        text += f"\n## trimtab {name}\n\n{command.help}\n\n```text\ntrimtab {' '.join([name, *given, '[OPTIONS]'])}\n```\n"
+        usage = " ".join(["trimtab", name, *given, "[OPTIONS]"])
+        text += f"\n## trimtab {name}\n\n{command.help}\n\n```text\n{usage}\n```\n"
         rows = [(_spelled(p), p.help, _default(p)) for p in shown]
         text += "\n" + table(("Argument or option", "Meaning", "Default"), rows)
     return text
@@ -119,6 +122,31 @@ def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
     return "" if parameter.default in (None, False) else f"`{parameter.default}`"
+
+
+def python_page() -> str:
+    """Return the page of everything that `trimtab` exports."""
+    text = "# Python\n\nWhat `import trimtab` offers. Each name is imported at its first use.\n"
+    for name in sorted(trimtab.__all__, key=lambda name: (name[0].isupper(), name)):
+        thing = getattr(trimtab, name)
+        if dataclasses.is_dataclass(thing):
+            text += f"\n## trimtab.{name}\n\n{_prose(thing)}\n\n{fields(typing.cast(type, thing))}"
+        else:
+            text += f"\n## trimtab.{name}\n\n```text\n{_signature(thing)}\n```\n\n{_prose(thing)}\n"
+    return text
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """Return how a function is called, one argument a line."""
+    hints = typing.get_type_hints(function)
+    lines, starred = [], False
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            lines.append("    *,")
+            starred = True
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        lines.append(f"    {parameter.name}: {_typed(hints[parameter.name])}{default},")
+    return "\n".join([f"trimtab.{function.__name__}(", *lines, f") -> {_typed(hints['return'])}"])
 
 
 def plugin_pages() -> str:
@@ -148,12 +176,14 @@ def _option(parameter: inspect.Parameter, kind: type) -> tuple[str, str, str, st
 
 
 def _prose(thing: Any) -> str:
-    """Return a docstring as Markdown: its paragraphs, and its arguments as a list."""
+    """Return a docstring as Markdown: its paragraphs, and its arguments and errors as lists."""
     text = inspect.getdoc(thing) or ""
-    prose, _, arguments = text.partition("\nArgs:\n")
-    listed = re.sub(r"\n\s{8,}", " ", arguments)
-    items = [f"- `{name}`: {what}" for name, what in re.findall(r"^\s{4}(\w+): (.+)$", listed, re.MULTILINE)]
-    return prose.strip() + ("\n\n" + "\n".join(items) if items else "")
+    prose, *sections = re.split(r"^(Args|Raises):\n", text, flags=re.MULTILINE)
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        joined = re.sub(r"\n\s{8,}", " ", body)
+        items = [f"- `{name}`: {what}" for name, what in re.findall(r"^ {4}(\w+): (.+)$", joined, re.MULTILINE)]
+        prose = prose.rstrip() + ("\n\nRaises:" if title == "Raises" else "") + "\n\n" + "\n".join(items)
+    return prose.strip()
 
 
 def readings_page() -> str:
@@ -163,12 +193,12 @@ def readings_page() -> str:
         base = re.sub(r"_(macro|micro|weighted)$", "", reading.name)
         found.setdefault(base, []).append(reading)
     if strangers := set(found) ^ set(MEANING):
-        raise SystemExit(f"docs/generate.py: these readings lack a meaning, or no meter gives them: {sorted(strangers)}")
+        raise SystemExit(f"these readings lack a meaning, or no meter gives them: {sorted(strangers)}")
     rows = [(f"`{name}`", what, _units(found[name]), _directions(found[name])) for name, what in MEANING.items()]
     short = [(f"`{word}`", f"`{name}`") for word, name in words.SHORT_NAMES.items()]
     return (
-        "# Readings\n\nThe names in `--json`, in `--limit`, in the manifest and in Python. They are stable: a change is "
-        "announced in the change log. Units are SI; `1` is a plain number, and shares run from 0 to 1.\n\n"
+        "# Readings\n\nThe names in `--json`, in `--limit`, in the manifest and in Python. They are stable: a change "
+        "is announced in the change log. Units are SI; `1` is a plain number, and shares run from 0 to 1.\n\n"
         + table(("Name", "Meaning", "Unit", "Better"), rows)
         + "\n`precision`, `recall` and `f1` also come as `_macro`, `_micro` and `_weighted`, and with a class as their "
         "place. Plain, they are those of the positive class (binary) or the macro mean (several classes).\n"
@@ -246,8 +276,6 @@ def _plain_default(parameter: inspect.Parameter) -> str:
 
 def bundle() -> str:
     """Return the page of the bundle's folder and of every field of its manifest."""
-    nested = (Manifest, values.Variant, values.Model, values.Settings, values.Step, values.Signature, values.TensorSpec)
-    nested += (values.Certificate, values.NoWorse, values.Ratio, values.Measurement, values.Machine)
     text = (
         "# Bundle\n\nThe `--output` folder of `optimize` and `apply`.\n\n"
         + table(
@@ -264,17 +292,29 @@ def bundle() -> str:
         )
         + "\n`apply` writes no evidence, result or report. Paths in the manifest are relative to the folder.\n"
     )
-    for kind in nested:
+    for kind in _nested(Manifest):
         title = "manifest.json" if kind is Manifest else kind.__name__
         text += f"\n## {title}\n\n{_prose(kind)}\n\n{fields(kind)}"
     return text
 
 
+def _nested(kind: Any, seen: list[type] | None = None) -> list[type]:
+    """Return a frozen value and every other one that its fields hold, each once, the outer before the inner."""
+    seen = [] if seen is None else seen
+    if dataclasses.is_dataclass(kind) and kind not in seen:
+        seen.append(typing.cast(type, kind))
+        for hint in typing.get_type_hints(kind).values():
+            _nested(hint, seen)
+    for inner in typing.get_args(kind):
+        _nested(inner, seen)
+    return seen
+
+
 def exit_codes() -> str:
     """Return the page of exit codes, from the tree of errors."""
     rows = [("`0`", "done", ""), ("`130`", "interrupted with Ctrl-C; run the same command again to continue", "")]
-    for kind in (errors.TrimtabError, *_below(errors.TrimtabError)):
-        rows.append((f"`{kind.exit_code}`", _first(kind).rstrip("."), f"`{kind.__name__}`"))
+    kinds = (errors.TrimtabError, *_below(errors.TrimtabError))
+    rows += [(f"`{kind.exit_code}`", _first(kind).rstrip("."), f"`{kind.__name__}`") for kind in kinds]
     rows.sort(key=lambda row: (int(row[0].strip("`")), row[2]))
     return (
         "# Exit codes\n\nAn error is one line on standard error: what happened, why, and what to do next. In Python "
@@ -290,10 +330,10 @@ def _below(kind: type[errors.TrimtabError]) -> Iterator[type[errors.TrimtabError
 
 
 def with_results(page: str, folder: Path) -> str:
-    """Return the page with what stands between its marks replaced by every results/*.md, in the order of their names."""
+    """Return the page with every results/*.md, in the order of their names, between its marks."""
     found = [_as_section(file.read_text("utf-8")) for file in sorted(folder.glob("*.md"))]
-    block = "\n\n".join(found) or "Not run yet."
-    return re.sub(r"(<!-- results -->\n).*(<!-- end -->)", lambda m: f"{m[1]}\n{block}\n\n{m[2]}", page, flags=re.DOTALL)
+    block = "\n" + ("\n\n".join(found) or "Not run yet.") + "\n\n"
+    return re.sub(r"(?<=<!-- results -->\n).*(?=<!-- end -->)", lambda _: block, page, flags=re.DOTALL)
 
 
 def _as_section(text: str) -> str:
@@ -324,7 +364,9 @@ def _typed(hint: Any) -> str:
         hint = typing.get_args(hint)[0]
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
         return hint.__name__
-    text = re.sub(r"\b(?:typing|pathlib(?:\._local)?|trimtab(?:\.\w+)+)\.", "", str(hint)).replace("NoneType", "None")
+    text = re.sub(r"\b(?:typing|collections\.abc|pathlib(?:\._local)?|trimtab(?:\.\w+)+)\.", "", str(hint)).replace(
+        "NoneType", "None"
+    )
     return "options" if text == _typed_options() else text
 
 
