@@ -24,15 +24,16 @@ class Leftover:
 
 def leftovers(roots: Sequence[Path]) -> tuple[Leftover, ...]:
     """Return the work folders of runs below the folders given."""
-    found = []
+    found: dict[Path, Leftover] = {}
     for root in roots:
         if not root.is_dir():
             raise BadInput(f"there is no folder {root}")
         for mark in sorted(root.glob(f"**/work/{_MARK}")):
             work = mark.parent
             size = sum(path.lstat().st_size for path in work.rglob("*") if path.is_file())
-            found.append(Leftover(folder=work, bytes=size, finished=(work.parent / "manifest.json").is_file()))
-    return tuple(found)
+            finished = (work.parent / "manifest.json").is_file()
+            found.setdefault(work.resolve(), Leftover(folder=work, bytes=size, finished=finished))
+    return tuple(found.values())
 
 
 def free(leftover: Leftover) -> None:

@@ -16,20 +16,25 @@ def look(split_digest: str, variant_key: str, run: Path) -> int:
     if variant_key not in seen:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         line = json.dumps({"split": split_digest, "variant": variant_key, "run": str(run.resolve()), "time": now})
-        with disk_errors(path), path.open("a") as file:
-            file.write(line + "\n")
+        with disk_errors(path), path.open("ab") as file:
+            file.write(b"\n" * _cut_off(path) + line.encode() + b"\n")
     return len(seen | {variant_key})
+
+
+def _cut_off(path: Path) -> bool:
+    """Say whether a kill has cut off the last line."""
+    return path.is_file() and not (path.read_bytes() or b"\n").endswith(b"\n")
 
 
 def _looks(path: Path, split_digest: str) -> set[str]:
     if not path.is_file():
         return set()
     found = set()
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # a line that a kill cut off
-        if entry.get("split") == split_digest:
+        if isinstance(entry, dict) and entry.get("split") == split_digest:
             found.add(str(entry.get("variant")))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from trimtab.core.protocols import Format, Opening
 from trimtab.core.values import Model, Settings, Variant
 from trimtab.search.plan import native_settings
 
-EXTRAS = {"torch": "torch", "torch-export": "torch", "huggingface": "text", "openvino": "openvino"}
+_EXAMPLE = re.compile(r"\s*([^:\[\]]*[^:\[\]\s])\s*:\s*(\w+)\s*\[\s*((?:[1-9]\d*(?:\s*,\s*[1-9]\d*)*)?)\s*\]\s*")
+_DTYPES = (
+    "bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,22 +88,22 @@ def parse_examples(given: Sequence[str]) -> tuple[tuple[str, tuple[int, ...], st
     """Return name, shape and dtype of each "name:float32[1,1,28,28]" that `--input` names."""
     found = []
     for text in given:
-        name, colon, rest = text.partition(":")
-        dtype, bracket, sizes = rest.partition("[")
-        try:
-            shape = tuple(int(size) for size in sizes.removesuffix("]").split(",")) if sizes != "]" else ()
-        except ValueError:
-            shape = ()
-            bracket = ""
-        if not (name and colon and dtype and bracket and sizes.endswith("]")):
+        match = _EXAMPLE.fullmatch(text)
+        if match is None:
             raise BadInput(f'--input {text!r} is not understood; type it like "x:float32[1,1,28,28]"')
-        found.append((name.strip(), shape, dtype.strip()))
+        name, dtype, sizes = match.groups()
+        if dtype not in _DTYPES:
+            raise BadInput(f"--input {text!r}: {dtype!r} is no type of numbers; known are: {', '.join(_DTYPES)}")
+        found.append((name, tuple(int(size) for size in sizes.split(",") if size.strip()), dtype))
     return tuple(found)
 
 
 def default_settings(variant: Variant, runtime: str | None) -> Variant:
-    """Return the variant on another runtime's defaults, or as it is."""
-    return variant if runtime is None else variant.on(Settings(runtime=runtime))
+    """Return the variant on another runtime's defaults, or as it is; raise `BadInput` when there is no such runtime."""
+    if runtime is None:
+        return variant
+    plugins.plugin_class("runtimes", runtime)
+    return variant.on(Settings(runtime=runtime))
 
 
 def _formats() -> list[Format]:

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trimtab.core.errors import BadInput, Unsafe
+from trimtab.core.machine import machine
+from trimtab.core.values import Settings, Task
+from trimtab.serving.bundle import write_bundle
+from trimtab.testing.networks import PERCEPTRON
+from trimtab.testing.samples import source
+from trimtab.workbench.opening import (
+    ModelRequest,
+    default_settings,
+    example_of,
+    open_model,
+    parse_examples,
+    parse_states,
+)
+
+
+def test_a_path_is_opened_by_the_format_that_claims_it_on_the_formats_own_runtime(tmp_path):
+    variant = open_model(source("onnx", tmp_path), tmp_path / "work")
+    assert variant.model.format == "onnx"
+    assert (variant.settings, variant.steps) == (Settings(runtime="onnxruntime"), ())
+    assert variant.model.path.is_absolute()
+
+
+def test_models_and_variants_are_taken_as_they_are(tmp_path):
+    variant = open_model(source("onnx", tmp_path), tmp_path / "work")
+    assert open_model(variant, tmp_path) is variant
+    assert open_model(variant.model, tmp_path) == variant
+
+
+def test_a_bundle_is_opened_with_its_settings_and_steps(tmp_path):
+    variant = open_model(source("onnx", tmp_path), tmp_path / "work").on(Settings(runtime="openvino", threads=1))
+    write_bundle(tmp_path / "b", variant, Task(), measurement=None, certificate=None, machine=machine(), version="")
+    opened = open_model(str(tmp_path / "b"), tmp_path / "work")
+    assert opened.settings == variant.settings
+    assert opened.key == variant.key
+    assert opened.model.path.is_relative_to(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere.onnx", "there is no file"),
+        ("nowhere", "there is no model file"),
+        ("notes.txt", "is no model that trimtab reads"),
+        ("folder", "is no model that trimtab reads"),
+        ("weights.pt", "factory"),
+    ],
+)
+def test_what_can_not_be_opened_is_one_clear_line(tmp_path, name, words):
+    (tmp_path / "notes.txt").write_text("text")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(BadInput, match=words) as raised:
+        open_model(str(tmp_path / name), tmp_path / "work")
+    assert "\n" not in str(raised.value)
+
+
+def test_something_that_is_no_model_at_all_is_named(tmp_path):
+    with pytest.raises(BadInput, match="a dict is no model"):
+        open_model({}, tmp_path)
+
+
+def test_a_pickle_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"\x80\x04\x95")
+    with pytest.raises(Unsafe, match="is a pickle"):
+        open_model(tmp_path / "model.onnx", tmp_path / "work")
+
+
+def test_states_are_named_by_pairs():
+    assert parse_states(["h_in=h_out", " c = d "]) == (("h_in", "h_out"), ("c", "d"))
+    for text in ("h", "h=", "=h", ""):
+        with pytest.raises(BadInput, match='type it like "h_in=h_out"'):
+            parse_states([text])
+
+
+def test_inputs_are_named_with_dtype_and_shape():
+    given = ["x:float32[1,1,28,28]", "n:int64[]", " ids : int64[2, 7]"]
+    assert parse_examples(given) == (
+        ("x", (1, 1, 28, 28), "float32"),
+        ("n", (), "int64"),
+        ("ids", (2, 7), "int64"),
+    )
+    for text in (
+        "x",
+        "x:float32",
+        "x:float32[a]",
+        "x:float32[1",
+        ":float32[1]",
+        "x:[1]",
+        "x:float32[1]y",
+        "x:float32[0]",
+    ):
+        with pytest.raises(BadInput, match=r'type it like "x:float32\[1,1,28,28\]"'):
+            parse_examples([text])
+
+
+def test_a_dtype_that_does_not_exist_is_named():
+    with pytest.raises(BadInput, match="'floot' is no type of numbers"):
+        parse_examples(["x:floot[1]"])
+
+
+def test_another_runtime_is_taken_with_its_own_defaults(tmp_path):
+    variant = open_model(source("onnx", tmp_path), tmp_path / "work")
+    assert default_settings(variant, None) is variant
+    assert default_settings(variant, "openvino").settings == Settings(runtime="openvino")
+    with pytest.raises(BadInput, match=r"there is no runtime named 'nothing'; known are: .*onnxruntime"):
+        default_settings(variant, "nothing")
+
+
+class TestLiveModules:
+    """A module in memory."""
+
+    @pytest.fixture
+    def module(self):
+        pytest.importorskip("torch")
+        from trimtab.testing import perceptron
+
+        return perceptron.make(0)
+
+    def test_is_saved_and_answers_like_itself(self, module, tmp_path):
+        request = ModelRequest(example=(("x", (1, 16), "float32"),))
+        variant = open_model(module, tmp_path, request)
+        assert variant.model.path.is_relative_to(tmp_path)
+        from trimtab.core.engine import ready
+
+        inputs = PERCEPTRON.inputs(3, 0)
+        (answer,) = ready(variant)(inputs).values()
+        assert np.allclose(answer, PERCEPTRON.answer(inputs)["scores"], atol=1e-5)
+
+    def test_must_be_told_what_it_takes(self, module, tmp_path):
+        with pytest.raises(BadInput, match="a live module doesn't say what it takes"):
+            open_model(module, tmp_path)
+
+    def test_its_example_is_found_in_the_data_that_it_is_fed_with(self, module):
+        wanted = (("x", (1, 16), "float32"),)
+        data = PERCEPTRON.inputs(5, 0)["x"]
+        labels = np.zeros(5, np.int64)
+        for given in (data, data.astype(np.float64), (data, labels), {"x": data}, {"inputs": data, "labels": labels}):
+            assert example_of(module, given) == wanted
+        for unknown in (None, "data.npz", {"y": data}, 3):
+            assert example_of(module, unknown) == ()
