@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trimtab.core import plugins
+from trimtab.core.errors import BadInput, WorkerCrashed
+from trimtab.core.machine import machine
+from trimtab.core.values import Measurement, Reading, Settings, Task, Variant, Workload
+from trimtab.testing.networks import PERCEPTRON
+from trimtab.testing.samples import source
+from trimtab.testing.samples import task as sample_task
+from trimtab.workbench.measure import ORDER, folder_store, measure, with_compression
+from trimtab.workbench.opening import open_model
+
+
+@pytest.fixture
+def variant(tmp_path: Path) -> Variant:
+    found = open_model(source("onnx", tmp_path / "model"), tmp_path / "work")
+    return found.on(Settings(runtime="onnxruntime", threads=1))
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return sample_task(PERCEPTRON, tmp_path / "data")
+
+
+def test_reads_what_the_meters_named_tell_and_nothing_else(variant, task):
+    found = measure(variant, task, meters=("size", "quality"), split="certify")
+    assert found.value("parameters") == 16 * 32 + 32 + 32 * 4 + 4
+    assert found.value("accuracy") == 1.0, "the network itself gave the labels"
+    assert found.reading("latency_p50") is None
+    assert (found.variant, found.task, found.workload) == (variant, task.digest, Workload())
+    assert found.machine.digest == machine().digest
+
+
+def test_without_data_the_quality_is_left_out(variant):
+    found = measure(variant, Task(), meters=("size", "quality"))
+    assert {reading.name for reading in found.readings} == {"parameters", "bytes"}
+
+
+def test_every_meter_that_is_installed_has_its_place(variant):
+    assert set(ORDER) == set(plugins.names("meters"))
+
+
+def test_a_meter_that_does_not_exist_is_named_with_the_known_ones(variant, task):
+    with pytest.raises(BadInput, match=r"there is no meter named 'taste'; known are: .*latency"):
+        measure(variant, task, meters=("taste",))
+
+
+def test_what_was_measured_before_is_returned_as_it_was(variant, task, tmp_path):
+    store = folder_store(tmp_path / "kept")
+    first = measure(variant, task, meters=("size",), store=store)
+    marked = replace(first, time="before")
+    (path,) = (tmp_path / "kept").iterdir()
+    store.put(path.stem, marked)
+    assert measure(variant, task, meters=("size",), store=store) == marked
+    again = measure(variant, task, Workload(batch=2), meters=("size",), store=store)
+    assert again.time != "before"
+    other = measure(variant.on(Settings(runtime="openvino")), task, meters=("size",), store=store)
+    assert other.time != "before"
+
+
+class FakeMeter:
+    """Fails in the way that it is told."""
+
+    error: Exception = WorkerCrashed("the worker fell over")
+
+    def read(self, *given: object) -> Sequence[Reading]:
+        raise self.error
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> type[FakeMeter]:
+    made = plugins.make
+
+    def make(group: str, name: str, *options: object) -> object:
+        return (
+            FakeMeter()
+            if (group, name) in (("meters", "memory"), ("meters", "latency"))
+            else made(group, name, *options)
+        )
+
+    monkeypatch.setattr(plugins, "make", make)
+    return FakeMeter
+
+
+def test_a_meter_that_fails_is_unavailable_with_the_reason_and_the_others_go_on(variant, task, failing):
+    found = measure(variant, task, meters=("memory", "size"))
+    memory = found.reading("memory")
+    assert memory is not None
+    assert (memory.value, memory.provenance, memory.scope) == (None, "unavailable", "the worker fell over")
+    assert found.value("parameters") is not None
+
+
+def test_a_model_that_does_not_run_is_an_error(variant, task, failing):
+    with pytest.raises(WorkerCrashed, match="fell over"):
+        measure(variant, task, meters=("latency",))
+
+
+def test_compression_is_original_over_compressed(variant, task):
+    original = measure(variant, task, meters=("size",))
+    smaller = replace(original, readings=tuple(replace(r, value=(r.value or 0) / 4) for r in original.readings))
+    found: Measurement = with_compression(smaller, original)
+    assert found.value("compression_parameters") == 4
+    assert found.value("compression_bytes") == 4
+    assert found.readings[: len(smaller.readings)] == smaller.readings
