@@ -28,7 +28,7 @@ from trimtab.workbench.compare import Care, compare
 from trimtab.workbench.opening import open_model
 
 LAYERS, LARGER = 10, 11
-CHANNELS, SIDE = 64, 20
+CHANNELS, SIDE = 64, 16
 SECONDS_EACH = 30.0
 ALLOWED = {"same": ("equivalent", 30), "larger": ("slower", 32)}
 BURST_BYTES = 96 << 20
