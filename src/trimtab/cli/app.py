@@ -16,7 +16,7 @@ from trimtab import __version__
 from trimtab.cli import options as o
 from trimtab.core import words
 from trimtab.core.errors import BadInput
-from trimtab.core.values import Goal, Kind, NoWorse, Options, Task, Variant, Workload
+from trimtab.core.values import Goal, Kind, NoWorse, Options, Workload
 from trimtab.core.values import options as as_options
 
 if TYPE_CHECKING:
@@ -295,10 +295,15 @@ def apply(
 ) -> None:
     """Apply one technique to a model, without a search."""
     from trimtab.workbench.apply import apply as apply_one
+    from trimtab.workbench.verbs import Requests, opened
 
-    request = _data_request(preprocess, labels, output_name, groups, None, None, None, None, None, seed)
-    variant, task = _open(model, data, output / "work", request, _model_request(weights, trust_pickle, state, input))
-    made = apply_one(variant, technique, task, output, options=_technique_options(technique, option or ()), seed=seed)
+    requests = Requests(
+        model=_model_request(weights, trust_pickle, state, input),
+        data=_data_request(preprocess, labels, output_name, groups, None, None, None, None, None, seed),
+    )
+    chosen = _technique_options(technique, option or ())
+    with opened([model], data, requests) as (variants, task):
+        made = apply_one(variants[0], technique, task, output, options=chosen, seed=seed)
     typer.echo(f"{made.label()}: {output}")
 
 
@@ -392,16 +397,6 @@ def _print_json(value: Any) -> None:
     from trimtab.core.codec import to_plain
 
     typer.echo(json.dumps(to_plain(value), indent=1, ensure_ascii=False))
-
-
-def _open(
-    model: str, data: str | None, folder: Path, request: DataRequest, opening: ModelRequest
-) -> tuple[Variant, Task]:
-    from trimtab.data.task import open_task
-    from trimtab.workbench.opening import open_model
-
-    variant = open_model(model, folder / "model", opening)
-    return variant, Task() if data is None else open_task(data, variant.model, folder / "data", request)
 
 
 def _print_judged(found: Sequence[NoWorse], as_json: bool) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import get_args, get_type_hints
 
 import trimtab
 from trimtab.core import plugins
@@ -13,55 +16,74 @@ from trimtab.core.files import make_folder, owned
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.values import Goal, Options, Scalar, Step, Task, Variant
 from trimtab.search.making import Shop, make
-from trimtab.serving.bundle import write_bundle
+from trimtab.serving.bundle import bundled_variant, read_manifest, write_bundle
 from trimtab.workbench.proof import answers_on
+
+_MOST_S = 3600.0
 
 
 def apply(
     original: Variant, technique: str, task: Task, output: Path, *, options: Options = (), seed: int = 0
 ) -> Variant:
-    """Apply a technique and write the variant as a bundle (without a certificate) to the output folder."""
-    work = make_folder(output) / "work"
-    goal = Goal()
-    with owned(work):
-        split = task.split("select")
-        answers = None
+    """Apply a technique and write the variant as a bundle, without a certificate, to the output folder.
+
+    Returns the variant as it lies in the bundle; nothing else is left on the disk.
+    """
+    _check_free(output)
+    with owned(make_folder(output)), TemporaryDirectory(dir=output, prefix=".applying-") as temporary:
+        work, goal, split = Path(temporary), Goal(), task.split("select")
+        shop = Shop(task=task, goal=goal, original=original, folder=work / "variants")
         if split is not None:
             answers_on(task, split, original, goal, work)
-            answers = work / "answers" / f"{original.key}-{split.digest}.npy"
-        shop = Shop(task=task, goal=goal, original=original, folder=work / "variants", answers=answers)
-        variant = make(
-            shop, original, Step(technique=technique, options=options, seed=seed), 3600.0, work / "apply.log"
-        )
+            shop = replace(shop, answers=work / "answers" / f"{original.key}-{split.digest}.npy")
+        step = Step(technique=technique, options=options, seed=seed)
+        made = make(shop, original, step, _MOST_S, work / "apply.log")
         write_bundle(
             output,
-            variant,
+            made,
             task,
             measurement=None,
             certificate=None,
             machine=this_machine(),
             version=trimtab.__version__,
         )
-    return variant
+    return bundled_variant(output, read_manifest(output), trust_pickle=True)  # it was made a moment ago
+
+
+def _check_free(output: Path) -> None:
+    """Raise `BadInput` when the folder holds a run of `optimize`, whose bundle must not be mixed with another one."""
+    if (output / "result.json").exists() or (output / "work" / "run.txt").exists():
+        raise BadInput(f"{output} holds a run of trimtab optimize; choose another --output")
 
 
 def typed_options(technique: str, given: Sequence[str]) -> dict[str, Scalar]:
     """Return options typed as "name=value", with the types of the technique's own signature."""
-    parameters = inspect.signature(plugins.plugin_class("techniques", technique)).parameters
+    hints = get_type_hints(plugins.plugin_class("techniques", technique).__init__)
+    hints.pop("return", None)
     found: dict[str, Scalar] = {}
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals or name not in parameters:
-            raise BadInput(f"{technique} has no option {text!r}; its options are: {', '.join(parameters) or 'none'}")
-        found[name] = _typed(value, parameters[name].default, technique, name)
+        if not equals or name not in hints:
+            raise BadInput(f"{technique} has no option {text!r}; its options are: {', '.join(hints) or 'none'}")
+        found[name] = _typed(value, get_args(hints[name]) or (hints[name],), f"{technique}'s option {name}")
     return found
 
 
-def _typed(value: str, default: object, technique: str, name: str) -> Scalar:
-    words: dict[str, Scalar] = {"true": True, "false": False, "none": None}
-    if value.lower() in words and not isinstance(default, str):
-        return words[value.lower()]
-    try:
-        return float(value) if isinstance(default, float) else int(value) if isinstance(default, int) else value
-    except ValueError as error:
-        raise BadInput(f"{technique}'s option {name} takes a number, not {value!r}") from error
+def _typed(value: str, kinds: Sequence[type], option: str) -> Scalar:
+    """Return what was typed as the first of the types, the narrowest before the wider ones, that it fits."""
+    for kind, read in _READERS.items():
+        if kind in kinds:
+            with suppress(KeyError, ValueError):
+                return read(value)
+    wanted = " or ".join(_WORDS[kind] for kind in _READERS if kind in kinds)
+    raise BadInput(f"{option} takes {wanted}, not {value!r}")
+
+
+_READERS: dict[type, Callable[[str], Scalar]] = {
+    type(None): lambda value: {"none": None}[value.lower()],
+    bool: lambda value: {"true": True, "false": False}[value.lower()],
+    int: int,
+    float: float,
+    str: str,
+}
+_WORDS = {type(None): "none", bool: "true or false", int: "a whole number", float: "a number", str: "a word"}

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab.core.errors import BadInput, Refused
+from trimtab.core.values import Task, Variant, options
+from trimtab.serving.bundle import load, read_manifest
+from trimtab.testing.networks import PERCEPTRON
+from trimtab.testing.samples import source
+from trimtab.testing.samples import task as sample_task
+from trimtab.workbench.apply import apply, typed_options
+from trimtab.workbench.opening import open_model
+
+
+@pytest.fixture
+def variant(tmp_path: Path) -> Variant:
+    return open_model(source("onnx", tmp_path / "model"), tmp_path / "opened")
+
+
+def test_writes_a_bundle_without_a_certificate_and_leaves_nothing_else(variant, tmp_path):
+    output = tmp_path / "out"
+    made = apply(variant, "dynamic-int8", Task(), output)
+    assert sorted(path.name for path in output.iterdir()) == [".lock", "manifest.json", "model", "run.py"]
+    manifest = read_manifest(output)
+    assert manifest.certificate is None
+    assert [step.technique for step in manifest.variant.steps] == ["dynamic-int8"]
+    assert made.model.path.is_relative_to(output)
+    inputs = PERCEPTRON.inputs(50, 0)
+    answers = load(output)(inputs)["scores"].argmax(axis=1)
+    assert np.mean(answers == PERCEPTRON.answer(inputs)["scores"].argmax(axis=1)) > 0.9
+
+
+def test_a_technique_that_needs_data_gets_it_with_its_options(variant, tmp_path):
+    task = sample_task(PERCEPTRON, tmp_path / "data")
+    made = apply(variant, "static-int8", task, tmp_path / "out", options=options(per_channel=False))
+    assert dict(made.steps[0].options)["per_channel"] is False
+    assert made.model.digest != variant.model.digest
+
+
+def test_what_can_not_be_done_is_said_and_leaves_no_litter(variant, tmp_path):
+    with pytest.raises(Refused, match="static-int8 needs calibration data"):
+        apply(variant, "static-int8", Task(), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    with pytest.raises(BadInput, match="there is no technique named 'magic'"):
+        apply(variant, "magic", Task(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("mark", ["result.json", "work/run.txt"])
+def test_the_folder_of_a_run_is_left_alone(variant, tmp_path, mark):
+    (tmp_path / "run" / "work").mkdir(parents=True)
+    (tmp_path / "run" / mark).write_text("")
+    with pytest.raises(BadInput, match="holds a run of trimtab optimize; choose another --output"):
+        apply(variant, "dynamic-int8", Task(), tmp_path / "run")
+
+
+def test_a_bundle_may_be_applied_to_in_its_own_folder(variant, tmp_path):
+    first = apply(variant, "dynamic-int8", Task(), tmp_path / "out")
+    again = apply(open_model(tmp_path / "model" / "perceptron.onnx", tmp_path), "bf16", Task(), tmp_path / "out")
+    assert [step.technique for step in read_manifest(tmp_path / "out").variant.steps] == ["bf16"]
+    assert first.key != again.key
+
+
+def test_options_have_the_types_of_the_techniques_own_signature():
+    found = typed_options("static-int8", ["per_channel=true", "reduce_range=FALSE", "items=64", "calibration=entropy"])
+    assert found == {"per_channel": True, "reduce_range": False, "items": 64, "calibration": "entropy"}
+    assert typed_options("export-onnx", ["opset=20", "batch=none"]) == {"opset": 20, "batch": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("per_channel=maybe", "static-int8's option per_channel takes true or false, not 'maybe'"),
+        ("items=many", "static-int8's option items takes a whole number, not 'many'"),
+        ("colour=red", "static-int8 has no option 'colour=red'; its options are: calibration"),
+        ("items", "static-int8 has no option 'items'"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(text, words):
+    with pytest.raises(BadInput, match=words):
+        typed_options("static-int8", [text])
