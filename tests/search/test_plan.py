@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 
 from trimtab.core.machine import machine
-from trimtab.core.values import Settings, Trial, Variant, Workload
+from trimtab.core.values import Trial, Variant, Workload
 from trimtab.search import plan
 from trimtab.search.race import Race
 
@@ -25,13 +25,6 @@ def test_a_toolbox_holds_every_plug_in_or_those_named() -> None:
 def test_runtimes_that_start_slowly_come_last() -> None:
     names = [runtime.name for runtime in plan.toolbox().runtimes]
     assert names[-1] == "torch-compile"
-
-
-def test_a_model_runs_on_its_own_runtime_by_default() -> None:
-    runtimes = plan.toolbox().runtimes
-    assert plan.native_settings("onnx", runtimes) == Settings(runtime="onnxruntime")
-    assert plan.native_settings("openvino", runtimes) == Settings(runtime="openvino")
-    assert plan.native_settings("unheard-of", runtimes) is None
 
 
 def test_the_model_as_given_is_the_first_of_the_untouched(race: Race) -> None:

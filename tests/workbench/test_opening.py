@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trimtab.core import plugins
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.machine import machine
 from trimtab.core.values import Settings, Task
@@ -13,6 +14,7 @@ from trimtab.workbench.opening import (
     ModelRequest,
     default_settings,
     example_of,
+    native_settings,
     open_model,
     parse_examples,
     parse_states,
@@ -144,3 +146,10 @@ class TestLiveModules:
             assert example_of(module, given) == wanted
         for unknown in (None, "data.npz", {"y": data}, 3):
             assert example_of(module, unknown) == ()
+
+
+def test_a_model_runs_on_its_own_runtime_by_default() -> None:
+    runtimes = plugins.every("runtimes")
+    assert native_settings("onnx", runtimes) == Settings(runtime="onnxruntime")
+    assert native_settings("openvino", runtimes) == Settings(runtime="openvino")
+    assert native_settings("unheard-of", runtimes) is None

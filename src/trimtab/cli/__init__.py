@@ -17,6 +17,12 @@ def main() -> None:
     except TrimtabError as error:
         print(f"trimtab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno is None or isinstance(error, BrokenPipeError):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"trimtab: {error.strerror}{where}; mend that and run the same command again", file=sys.stderr)
+        sys.exit(TrimtabError.exit_code)
     except KeyboardInterrupt:
         print("trimtab: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(130)

@@ -48,14 +48,6 @@ def toolbox(only: Sequence[str] = ()) -> Toolbox:
     return Toolbox(runtimes=tuple(runtimes), techniques=tuple(techniques))
 
 
-def native_settings(variant_format: str, runtimes: Sequence[Runtime]) -> Settings | None:
-    """Return how a model of this format is run by people who never heard of us: its own runtime's defaults."""
-    for runtime in runtimes:
-        if variant_format in getattr(runtime, "native_formats", ()):
-            return Settings(runtime=runtime.name)
-    return None
-
-
 def lossless(technique: Technique) -> bool:
     """Say whether a technique keeps the weights as they are, so that its result is still untouched.
 

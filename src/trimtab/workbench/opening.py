@@ -12,9 +12,8 @@ import numpy as np
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
-from trimtab.core.protocols import Format, Opening
+from trimtab.core.protocols import Format, Opening, Runtime
 from trimtab.core.values import Model, Settings, Variant
-from trimtab.search.plan import native_settings
 
 _EXAMPLE = re.compile(r"\s*([^:\[\]]*[^:\[\]\s])\s*:\s*(\w+)\s*\[\s*((?:[1-9]\d*(?:\s*,\s*[1-9]\d*)*)?)\s*\]\s*")
 _DTYPES = (
@@ -63,6 +62,14 @@ def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -
             raise BadInput(f"there is no model file {text}; check the path (trimtab reads {known})")
         raise BadInput(f"{text} is no model that trimtab reads: it reads {known}")
     return as_given(found.open(text, request.opening(folder)))
+
+
+def native_settings(model_format: str, runtimes: Sequence[Runtime]) -> Settings | None:
+    """Return how a model of this format is run by people who never heard of us: its own runtime's defaults."""
+    for runtime in runtimes:
+        if model_format in getattr(runtime, "native_formats", ()):
+            return Settings(runtime=runtime.name)
+    return None
 
 
 def as_given(model: Model) -> Variant:

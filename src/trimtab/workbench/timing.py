@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,12 @@ from trimtab.meters.interleave import interleave
 from trimtab.meters.warm import warm_up
 from trimtab.runtimes.session import open_session
 from trimtab.search.race import as_ratio
-from trimtab.stats.ratios import ratio
+from trimtab.stats.ratios import Estimate, precise, ratio
 
 PROCESSES = 5
 _MOST_PROCESSES = 9
 _WARM_S = 3.0
+_LEAST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -37,9 +39,9 @@ class Timing:
     seed: int
     margin: float
 
-    def ratio(self, index: int, baseline: int) -> Ratio:
-        """Return the ratio of one variant's times to another's."""
-        found = ratio(
+    def estimate(self, index: int, baseline: int) -> Estimate:
+        """Return how one variant's times compare with another's."""
+        return ratio(
             [wall[index] for wall in self.wall_s],
             [wall[baseline] for wall in self.wall_s],
             cpu_a=[cpu[index] for cpu in self.cpu_s],
@@ -47,6 +49,10 @@ class Timing:
             margin=self.margin,
             seed=self.seed,
         )
+
+    def ratio(self, index: int, baseline: int) -> Ratio:
+        """Return the ratio of one variant's times to another's."""
+        found = self.estimate(index, baseline)
         other = self.variants[index if index < len(self.variants) else self.control]
         return as_ratio(found, other, self.variants[baseline], processes=len(self.wall_s), margin=self.margin)
 
@@ -68,23 +74,19 @@ class TimingPlan:
 
 
 def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan) -> Timing:
-    """Time the variants in at least five fresh processes each, more while the intervals are too wide."""
+    """Time the variants in at least five fresh processes each, more while the intervals are too wide and time is left.
+
+    The seconds are shared among the processes still to come; each gets a second of timing at least, whatever is left.
+    """
     make_folder(plan.folder)
     wall: list[Array] = []
     cpu: list[Array] = []
-    share = plan.seconds / plan.processes
+    until = time.monotonic() + plan.seconds
     while True:
-        path = plan.folder / f"{len(wall)}.npz"
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as kept:
-                rounds_wall, rounds_cpu = kept["wall"], kept["cpu"]
-        else:
-            rounds_wall, rounds_cpu = _one_round_of_processes(variants, inputs, plan, len(wall), share)
-            temporary = path.with_suffix(".part.npz")
-            np.savez(temporary, wall=rounds_wall, cpu=rounds_cpu)
-            temporary.replace(path)
-        wall.append(rounds_wall)
-        cpu.append(rounds_cpu)
+        left = max(0.0, until - time.monotonic()) / max(1, plan.processes - len(wall))
+        rounds = _kept(plan.folder / f"{len(wall)}.npz", lambda: _fresh(variants, inputs, plan, len(wall), left))  # noqa: B023 # called at once
+        wall.append(rounds[0])
+        cpu.append(rounds[1])
         timing = Timing(
             variants=tuple(variants),
             control=plan.control,
@@ -93,11 +95,24 @@ def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: Ti
             seed=plan.seed,
             margin=plan.margin,
         )
-        if len(wall) >= plan.processes and (len(wall) >= _MOST_PROCESSES or _precise(timing, plan.margin)):
+        enough = len(wall) >= _MOST_PROCESSES or time.monotonic() > until or _precise(timing)
+        if len(wall) >= plan.processes and enough:
             return timing
 
 
-def _one_round_of_processes(
+def _kept(path: Path, make: Callable[[], tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Return the wall-clock and processor times kept at `path`, or make and keep them."""
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as kept:
+            return kept["wall"], kept["cpu"]
+    wall, cpu = make()
+    temporary = path.with_suffix(".part.npz")
+    np.savez(temporary, wall=wall, cpu=cpu)
+    temporary.replace(path)
+    return wall, cpu
+
+
+def _fresh(
     variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan, number: int, seconds: float
 ) -> tuple[Array, Array]:
     """Start one process of every variant and of the control, in an order that alternates, and time them in turn."""
@@ -107,19 +122,19 @@ def _one_round_of_processes(
     if number % 2:
         order.reverse()
     rng = np.random.default_rng([plan.seed, number])
+    until = time.monotonic() + seconds
+    warm_s = min(_WARM_S, max(0.2, 0.4 * seconds / len(chosen)))
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(v, plan.folder / f"{i}.log")) for i, v in enumerate(chosen)]
         latencies = [0.0] * len(chosen)
         for index in order:
             sessions[index].run(feeds[index])
-            latencies[index], _ = warm_up(sessions[index], feeds[index], most_s=_WARM_S)
-        found = interleave(sessions, feeds, latencies, seconds=max(0.8, 0.75 * seconds), rng=rng)
+            latencies[index], _ = warm_up(sessions[index], feeds[index], most_s=warm_s)
+        found = interleave(sessions, feeds, latencies, seconds=max(_LEAST_S, until - time.monotonic()), rng=rng)
     return found.wall_s, found.cpu_s
 
 
-def _precise(timing: Timing, margin: float) -> bool:
-    """Say whether every interval's half-width is at most the larger of 1 % and half the margin."""
-    bound = max(0.01, margin / 2)
-    others = [i for i in range(len(timing.variants)) if i != timing.control]
-    ratios = [timing.ratio(index, timing.control) for index in others] or [timing.self_test()]
-    return all((r.high - r.low) / (2 * r.value) <= bound for r in ratios)
+def _precise(timing: Timing) -> bool:
+    """Say whether every interval against the control is narrow enough to stop, whatever its verdict."""
+    others = [i for i in range(len(timing.variants)) if i != timing.control] or [len(timing.variants)]
+    return all(precise(timing.estimate(index, timing.control), timing.margin) for index in others)
