@@ -113,7 +113,7 @@ def test_costs_in_any_order_and_spelling():
     ("text", "expected"),
     [
         ("", "is not understood"),
-        ("miss", "amount of money"),
+        ("miss", "is not understood"),
         ("miss=10", "needs both amounts"),
         ("miss=1,miss=2", "is not understood"),
         ("hit=1,false-alarm=2", "is not understood"),

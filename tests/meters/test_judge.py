@@ -175,11 +175,9 @@ def test_numbers_are_judged_by_scikit_learn_or_brute_force_and_less_error_is_bet
         "mse": lambda y: -metrics.mean_squared_error(labels, y),
         "mae": lambda y: -metrics.mean_absolute_error(labels, y),
         "cosine": lambda y: np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(labels, y)]),  # noqa: B905 # brute force
+        "r2": lambda y: metrics.r2_score(labels, y),
         "relative_error": lambda y: -np.linalg.norm(y - labels) / np.linalg.norm(labels),
     }
-    if metric == "r2":
-        labels, old, new = labels[:, 0], old[:, 0], new[:, 0]
-        references["r2"] = lambda y: metrics.r2_score(labels, y)
     found = judged(labels, old, new, kind="regression", metric=metric, max_drop=0.5)
     assert found.difference == pytest.approx(references[metric](new) - references[metric](old), abs=1e-9)
     assert found.difference < 0, "the new one is worse"
@@ -192,6 +190,11 @@ def test_a_loss_of_a_number_is_not_told_in_points(judged):
     labels = np.zeros(100)
     found = judged(labels, labels + 0.1, labels + 2.0, kind="regression", metric="mse", max_drop=0.5)
     assert found.reason == "loses 3.99 of mse on 100 items, allowed are 0.5"
+
+
+def test_labels_of_another_width_than_the_outputs_are_refused(judged):
+    with pytest.raises(BadInput, match="the labels have 1 values per item and the model's outputs 4"):
+        judged(np.zeros(50), np.zeros((50, 4)), np.zeros((50, 4)), kind="regression", metric="mse")
 
 
 def test_costs_count_misses_and_false_alarms_and_what_was_not_seen(judged):

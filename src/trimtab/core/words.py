@@ -73,9 +73,9 @@ def costs(text: str) -> tuple[float, float]:
     """Return what a miss and a false alarm cost, from "miss=10, false-alarm=1"."""
     given: dict[str, float] = {}
     for part in text.split(","):
-        name, _, value = part.partition("=")
+        name, equals, value = part.partition("=")
         key = name.strip().replace("_", "-")
-        if key not in ("miss", "false-alarm") or key in given:
+        if not equals or key not in ("miss", "false-alarm") or key in given:
             raise BadInput(f'--cost {text!r} is not understood; type it like "miss=10, false-alarm=1"')
         given[key] = _quantity(value, {"": 1.0}, "an amount of money without its currency")
     if len(given) != 2 or min(given.values()) < 0 or max(given.values()) == 0:

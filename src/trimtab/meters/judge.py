@@ -66,6 +66,12 @@ def judge_items(
 ) -> NoWorse:
     """Judge like `judge`, on items that need not be one split: every array has a row per item."""
     metric = judged_metric(task)
+    if task.kind in ("regression", "embedding") and labels.size != outputs.size:
+        each = [array.size // max(len(array), 1) for array in (labels, outputs)]
+        raise BadInput(
+            f"the labels have {each[0]} values per item and the model's outputs {each[1]}, which can't be compared as "
+            f"{task.kind}: check the labels, --output-name and --kind"
+        )
     delta = goal.max_drop if goal.max_drop is not None else 0.5
     rights = _rights(task, metric, labels, original, outputs)
     kept = _concerned(task, metric, labels)
@@ -212,7 +218,9 @@ def _statistic(task: Task, metric: str, labels: Array, outputs: Array) -> Statis
         parts = [ranking(labels == c, by_class[:, c]) for c in np.unique(labels)]
         return lambda weights: np.mean([part(weights) for part in parts], axis=0)
     if metric == "r2":
-        return weighted.r2(labels.ravel(), outputs.ravel())
+        columns = zip(labels.reshape(len(labels), -1).T, outputs.reshape(len(outputs), -1).T, strict=True)
+        each = [weighted.r2(truth, given) for truth, given in columns]
+        return lambda weights: np.mean([part(weights) for part in each], axis=0)
     return weighted.average(_by_item(task, metric, labels, outputs))
 
 
