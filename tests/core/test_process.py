@@ -264,9 +264,13 @@ def test_the_child_dies_with_its_parent(start, tmp_path):
 def test_an_interrupt_ends_the_child_so_that_no_late_answer_is_mistaken(start):
     process = start()
     pid = process.call("pid")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        process.call("hangs")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            process.call("hangs", timeout_s=20)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert gone(pid)
 
 

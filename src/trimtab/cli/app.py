@@ -117,7 +117,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
 @app.command()
 def demo(
     output: o.Output = Path("demo"),
-    budget: o.Budget = "75s",
+    budget: o.Budget = "60s",
     save: o.SaveTo = None,
 ) -> None:
     """Optimize the digits network that ships with trimtab."""

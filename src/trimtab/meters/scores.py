@@ -279,7 +279,7 @@ def estimate(task: Task, name: str, labels: Array, outputs: Array) -> Estimate:
         return mean(costs(task, labels, given))
     base, _, average = name.partition("_")
     if base not in BY_CLASS or average not in ("", *AVERAGES):
-        raise BadInput(f"there is no metric {name!r}: choose one of {', '.join(known_metrics())}, or module:function")
+        raise _unknown(name)
     which: str | int = average or (task.positive if task.kind == "binary" else "macro")
     return averaged(count(labels, given, class_count(task, labels, outputs)), base, which)
 
@@ -287,6 +287,16 @@ def estimate(task: Task, name: str, labels: Array, outputs: Array) -> Estimate:
 def known_metrics() -> Sequence[str]:
     """Return the names of every metric of ours."""
     return (*CLASSIFICATION, *RANKING, "top5", "cost", *REGRESSION)
+
+
+def check_metric(name: str) -> None:
+    """Raise `BadInput` for a metric that is neither one of ours nor a user's `module:function`."""
+    if name not in (*known_metrics(), "agreement") and ":" not in name:
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> BadInput:
+    return BadInput(f"there is no metric {name!r}: choose one of {', '.join(known_metrics())}, or module:function")
 
 
 def class_count(task: Task, labels: Array, outputs: Array) -> int:

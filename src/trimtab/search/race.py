@@ -172,10 +172,10 @@ class Race:
         inputs = self.feed(variant)
         runtime = plugins.plugin_class("runtimes", variant.settings.runtime)
         session.run(inputs, timeout_s=self._patience() + 3 * getattr(runtime, "startup_s", 0.0))
-        latency, steady = warm_up(session, inputs, timeout_s=10 * self._patience(), most_s=_WARM_S)
+        latency, _ = warm_up(session, inputs, timeout_s=10 * self._patience(), most_s=_WARM_S)
         screening = self._screen(session, inputs, latency)
         trial = replace(trial, screening=screening)
-        if reason := self._too_slow(screening):
+        if reason := self._too_slow(variant, screening):
             return replace(trial, state="dropped", reason=reason)
         try:
             quality = self._quality(session)
@@ -184,7 +184,7 @@ class Race:
         trial = replace(trial, quality=quality)
         if quality is not None and self.goal.max_drop is not None and -quality.difference > self.goal.max_drop:
             return replace(trial, state="dropped", reason=quality.reason)
-        return replace(trial, state="kept", reason="" if steady else "no steady state was reached while timing")
+        return replace(trial, state="kept")
 
     def _static(self, session: ProcessSession, variant: Variant) -> list[Reading]:
         names = [*STATIC_METERS, *foreign_meters()]
@@ -224,9 +224,14 @@ class Race:
             self._reference = session
         return self._reference
 
-    def _too_slow(self, screening: Ratio) -> str | None:
-        """Say why the candidate can't win on time any more, when its interval says so."""
-        best = self.best()
+    def _too_slow(self, variant: Variant, screening: Ratio) -> str | None:
+        """Say why the candidate can't win on time any more, when its interval says so.
+
+        Untouched variants race among themselves: the baseline must be the best of them, whatever else is faster.
+        """
+        plain = same_weights(variant)
+        rivals = [t for t in self.trials if t.state == "kept" and t.variant and (not plain or same_weights(t.variant))]
+        best = min(rivals, key=self.score, default=None)
         if self.goal.objective not in TIMED or best is None or best.screening is None:
             return None
         if screening.low > best.screening.high * (1 + self.goal.margin):

@@ -11,7 +11,7 @@ from trimtab.core import words
 from trimtab.core.values import Goal
 from trimtab.workbench.optimize import Effort, Job
 
-SECONDS = 75.0
+SECONDS = 60.0
 
 
 def demo_job(output: Path, seconds: float = SECONDS) -> Job:

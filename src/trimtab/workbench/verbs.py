@@ -12,6 +12,7 @@ from typing import Any
 from trimtab.core.values import Comparison, Goal, Measurement, Result, Task, Variant, Workload
 from trimtab.data.request import DataRequest
 from trimtab.data.task import open_task
+from trimtab.meters.scores import check_metric
 from trimtab.search.progress import Progress
 from trimtab.workbench import compare as comparing
 from trimtab.workbench import measure as measuring
@@ -119,7 +120,9 @@ def opened(models: Sequence[Any], task: Any, requests: Requests) -> Iterator[tup
         if isinstance(task, Task) or task is None:
             yield variants, task or Task()
         else:
-            yield variants, open_task(task, variants[0].model, folder / "data", requests.data)
+            given = open_task(task, variants[0].model, folder / "data", requests.data)
+            check_metric(given.metric)
+            yield variants, given
 
 
 def _with_example(model: Any, task: Any, requests: Requests) -> ModelRequest:
