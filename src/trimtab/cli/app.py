@@ -50,7 +50,7 @@ def _main(
     """Make a trained neural network faster, smaller and greener without making it worse, and prove it."""
 
 
-@app.command()
+@app.command(short_help="Find the fastest variant that is proven to be no worse.")
 def optimize(  # one parameter per option: the command line may have as many as it has options
     model: o.Model,
     data: o.Data = None,
@@ -130,7 +130,7 @@ def demo(
     _run(demo_job(output, words.seconds(budget)), as_json=False)
 
 
-@app.command()
+@app.command(short_help="Read what a model costs and how good it is.")
 def measure(
     model: o.Model,
     data: o.Data = None,
@@ -219,7 +219,7 @@ def compare(
         _console().print(comparison_table(found))
 
 
-@app.command()
+@app.command(short_help="Run a certificate again; exit code 1 when it fails here.")
 def verify(
     bundle: o.Bundle,
     data: o.CertifiedData,
@@ -252,7 +252,7 @@ def verify(
         )
 
 
-@app.command()
+@app.command(short_help="Show what a model is and what can be done with it.")
 def inspect(
     model: o.Model,
     weights: o.Weights = None,
@@ -337,7 +337,7 @@ def plot(
         typer.echo(path)
 
 
-@app.command()
+@app.command(short_help="Show what runs left on disk, and free it.")
 def clean(
     folders: o.Folders = None,
     yes: o.Yes = False,

@@ -52,14 +52,18 @@ Weights = Annotated[Path | None, typer.Option("--weights", help="Weights of a Py
 TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load what can run code: pickles, code in bundles.")]
 State = Annotated[
     list[str] | None,
-    typer.Option("--state", help="A state input and the output fed back to it: h_in=h_out. Repeatable."),
+    typer.Option(
+        "--state", metavar="<str>", help="A state input and the output fed back to it: h_in=h_out. Repeatable."
+    ),
 ]
 Input = Annotated[
-    list[str] | None, typer.Option("--input", help="What a PyTorch factory takes: x:float32[1,1,28,28]. Repeatable.")
+    list[str] | None,
+    typer.Option("--input", metavar="<str>", help="What a PyTorch factory takes: x:float32[1,1,28,28]. Repeatable."),
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Items per call.")]
 Length = Annotated[
-    list[str] | None, typer.Option("--length", help="The size of a free dimension: sequence=128. Repeatable.")
+    list[str] | None,
+    typer.Option("--length", metavar="<str>", help="The size of a free dimension: sequence=128. Repeatable."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Equal seeds give equal splits and searches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the stable names of the docs.")]
@@ -71,11 +75,15 @@ Runtime = Annotated[str | None, typer.Option("--runtime", help="Run on this runt
 Output = Annotated[Path, typer.Option("--output", help="The folder for bundle, report and work files.")]
 Minimize = Annotated[str | None, typer.Option("--minimize", help="latency, size, memory or macs.")]
 Maximize = Annotated[str | None, typer.Option("--maximize", help="throughput.")]
-Limit = Annotated[list[str] | None, typer.Option("--limit", help='A bound: "size <= 5MB". Repeatable.')]
+Limit = Annotated[
+    list[str] | None, typer.Option("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')
+]
 Budget = Annotated[str, typer.Option("--budget", help="Time for the whole run: 90s, 10m, 1h.")]
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="The most variants to try.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
-Meter = Annotated[list[str] | None, typer.Option("--meter", help="Read only these meters. Repeatable.")]
+Meter = Annotated[
+    list[str] | None, typer.Option("--meter", metavar="<str>", help="Read only these meters. Repeatable.")
+]
 Truth = Annotated[Path | None, typer.Option("--truth", help="Labels (.npy): then the models are prediction files.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, help="Time for the timing.")]
 AppliedOutput = Annotated[Path, typer.Option("--output", help="The folder for the bundle.")]
@@ -87,12 +95,15 @@ Bundle = Annotated[Path, typer.Argument(help="A bundle that trimtab optimize wro
 CertifiedData = Annotated[str, typer.Option("--data", help="The data that the bundle was certified on.")]
 Technique = Annotated[str, typer.Argument(help="The technique: static-int8, nncf-int8, simplify …")]
 Run = Annotated[Path, typer.Argument(help="The output folder of trimtab optimize.")]
-Only = Annotated[list[str] | None, typer.Option("--only", help="Use only these runtimes and techniques. Repeatable.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="<str>", help="Use only these runtimes and techniques. Repeatable."),
+]
 PoorModel = Annotated[bool, typer.Option("--poor-model", help="Go on although the model scores near chance.")]
 SaveTo = Annotated[Path | None, typer.Option("--save", help="Only write the demo's model and data to this folder.")]
 TechniqueOption = Annotated[
     list[str] | None,
-    typer.Option("--option", "-o", help="An option of the technique: per_channel=false. Repeatable."),
+    typer.Option("--option", "-o", metavar="<str>", help="An option of the technique: per_channel=false. Repeatable."),
 ]
 FiguresOutput = Annotated[
     Path | None, typer.Option("--output", help="Where the figures go; the run's folder by default.")

@@ -141,7 +141,7 @@ def _heatmap(axes: Axes, shades: Counts, classes: tuple[str, ...], title: str, *
         yticklabels=classes,
         **colours,
     )
-    axes.set_title(title, wrap=True)
+    axes.set_title(style.wrapped(title, 34))
     axes.grid(False)
     axes.tick_params(length=0, labelsize=8 if len(classes) <= 12 else 6 if len(classes) <= 20 else 5)
     axes.tick_params(axis="x", labelrotation=90 if max(map(len, classes)) > 3 else 0)
