@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
 
 from trimtab.core.values import Trial
 from trimtab.reports.words import duration
@@ -20,7 +18,6 @@ class Live:
         self._console = console
         self._status: Status | None = None
         self._best = ""
-        self._start = time.monotonic()
 
     def __enter__(self) -> Live:
         if self._console.is_terminal:
@@ -34,16 +31,14 @@ class Live:
 
     def stage(self, text: str) -> None:
         """Print what begins."""
-        self._console.print(f"[bold]{text}[/bold]")
-        if self._status is not None:
-            self._status.update(text)
+        self._console.print(text, style="bold", markup=False, highlight=False)
+        self._show(text)
 
     def begin(self, name: str, spent_s: float, budget_s: float) -> None:
         """Show what runs now, and the time left."""
         left = duration(max(0.0, budget_s - spent_s))
-        if self._status is not None:
-            best = f" · best so far: {self._best}" if self._best else ""
-            self._status.update(f"{name} · {left} left{best}")
+        best = f" · best so far: {self._best}" if self._best else ""
+        self._show(f"{name} · {left} left{best}")
 
     def done(self, trial: Trial, best: Trial | None) -> None:
         """Print how a trial ended."""
@@ -54,3 +49,9 @@ class Live:
         why = f": {escape(trial.reason)}" if trial.reason else ""
         self._console.print(f"  {mark.get(trial.state, trial.state)} {escape(trial.name)}{ratio}{why}", highlight=False)
         self._best = best.name if best else ""
+
+    def _show(self, text: str) -> None:
+        from rich.markup import escape
+
+        if self._status is not None:
+            self._status.update(escape(text))
