@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from trimtab.core.values import Trial
 from trimtab.reports.words import duration
