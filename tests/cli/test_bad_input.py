@@ -162,6 +162,10 @@ def test_outputs_that_are_nan(trimtab, tmp_path):
         clear_line(trimtab(*command, "--data", tmp_path / "items.npz"), "'y'", "NaN or infinity")
 
 
+def test_a_batch_that_no_memory_holds(trimtab, files):
+    clear_line(trimtab("measure", files[0], "--meter", "latency", "--batch", 10**13), "memory ran out", "--batch")
+
+
 def test_a_model_that_no_engine_of_its_format_can_run(trimtab, tmp_path):
     model = operator(tmp_path / "mystery.onnx", "Mystery", 4)
     for command in (["measure", model, "--meter", "latency"], ["optimize", model, "--output", tmp_path / "out"]):

@@ -37,9 +37,17 @@ def test_reads_what_the_meters_named_tell_and_nothing_else(variant, task):
     assert found.machine.digest == machine().digest
 
 
-def test_without_data_the_quality_is_left_out(variant):
-    found = measure(variant, Task(), meters=("size", "quality"))
+def test_without_data_the_quality_is_left_out_unless_it_was_asked_for(variant, monkeypatch):
+    monkeypatch.setattr(plugins, "names", lambda group: ("quality", "size"))
+    found = measure(variant, Task())
     assert {reading.name for reading in found.readings} == {"parameters", "bytes"}
+    with pytest.raises(BadInput, match="there is no split 'select' to answer; give --data"):
+        measure(variant, Task(), meters=("quality",))
+
+
+def test_a_split_that_the_data_does_not_have_is_named_with_those_it_has(variant, task):
+    with pytest.raises(BadInput, match="there is no split 'test' to answer; the data has calibrate, select, certify"):
+        measure(variant, task, split="test")
 
 
 def test_every_meter_that_is_installed_has_its_place(variant):

@@ -17,6 +17,9 @@ def main() -> None:
     except TrimtabError as error:
         print(f"trimtab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        print(f"trimtab: the memory ran out: {error}; choose a smaller --batch or less data", file=sys.stderr)
+        sys.exit(TrimtabError.exit_code)
     except OSError as error:
         if error.errno is None or isinstance(error, BrokenPipeError):
             raise

@@ -38,6 +38,8 @@ def measure(
     machine = machine or this_machine()
     names = _all_meters() if meters is None else meters
     chosen = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, ())
+    if "quality" in chosen:
+        _check_split(task, split, asked=meters is not None)
     said = options({name: ", ".join(f"{k}={v}" for k, v in given) for name, given in chosen.items()}, split=split)
     key = measurement_key(variant, task, workload, said, machine)
     if store is not None and (kept := store.get(key)) is not None:
@@ -56,6 +58,13 @@ def measure(
     if store is not None:
         store.put(key, measurement)
     return measurement
+
+
+def _check_split(task: Task, split: str, asked: bool) -> None:
+    """Raise `BadInput` when the items to answer are not there, though there are items or quality was asked for."""
+    if task.split(split) is None and (task.splits or asked):
+        known = ", ".join(each.name for each in task.splits)
+        raise BadInput(f"there is no split {split!r} to answer; {f'the data has {known}' if known else 'give --data'}")
 
 
 def with_compression(measurement: Measurement, original: Measurement) -> Measurement:
