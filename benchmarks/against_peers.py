@@ -25,7 +25,7 @@ TITLES = {
     "mnist": "MNIST classifier (two convolutions), 28², batch 1",
     "mobilenet": "MobileNetV2 with a linear head on Fashion-MNIST, 224², batch 1",
     "minilm": "MiniLM with a linear head on BBC news, 128 tokens, batch 1",
-    "digits": "The digits demo (53 MMACs a call), 8², batch 1",
+    "digits": "The digits demo (75.6 MMACs a call), 8², batch 1",
 }
 
 
@@ -60,9 +60,16 @@ def median_s(timing: Timing, place: int) -> float:
     return float(np.median(np.concatenate([wall[place] for wall in timing.wall_s])))
 
 
-def fastest_passing(found: list[Standing]) -> Standing | None:
-    """Return the fastest peer that is proven to keep the goal, by the ratio of the session, None when none is."""
+EXTRA = "unsigned activations"  # not onnxruntime's default, but what its users find out sooner or later
+
+
+def fastest_passing(found: list[Standing], extras: bool = False) -> Standing | None:
+    """Return the fastest peer that is proven to keep the goal, by the ratio of the session, None when none is.
+
+    Peers run by their documented defaults; `extras` counts those that somebody tuned by hand as well.
+    """
     passing = [one for one in found if one.over_ours is not None and one.entry.passes]
+    passing = [one for one in passing if extras or EXTRA not in one.entry.name]
     return min(passing, key=lambda one: one.over_ours.value, default=None) if passing else None
 
 
@@ -132,6 +139,12 @@ def verdicts(found: list[Standing], ours: Entry) -> tuple[list[str], dict[str, A
                    f"{rival.entry.name}: {pages.times(ratio)}"),
         f"- at most {AHEAD}× of it: {'yes' if ratio.high <= AHEAD else 'no'}; {why}.",
     ]  # fmt: skip
+    tuned = fastest_passing(found, extras=True)
+    if tuned is not None and tuned.ours_over is not None and tuned is not rival:
+        lines.append(
+            f"- beside the figure: a peer tuned by hand, {tuned.entry.name}, is not among the documented defaults; "
+            f"ours takes {pages.times(tuned.ours_over)} its time"
+        )
     held = {"rival": rival.entry.name, "ratio": ratio, "within": ratio.high <= WITHIN, "ahead": ratio.high <= AHEAD}
     return lines, held | {"reason": why}
 
