@@ -63,6 +63,7 @@ class TestOptimize:
         assert "best untouched: onnxruntime" in done.out
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.slow
     def test_a_goal_that_can_not_be_met_is_exit_code_3_with_the_reason(self, trimtab, files, tmp_path):
         words = ["optimize", files[0], "--data", files[1], "--output", tmp_path / "out", "--max-drop", "3pt"]
         words += ["--budget", "8s", "--trials", "1", "--only", "onnxruntime", "--limit", "size <= 1kB"]

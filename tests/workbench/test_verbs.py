@@ -25,6 +25,7 @@ def model(tmp_path: Path) -> str:
     return source("onnx", tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_optimizing_in_three_lines(model, tmp_path):
     effort = trimtab.Effort(seconds=10, trials=2, only=("onnxruntime",))
     result = trimtab.optimize(
@@ -58,6 +59,7 @@ def test_comparing_with_itself_is_no_worse(model):
     assert found.ratios[0].baseline == found.ratios[0].variant
 
 
+@pytest.mark.slow
 def test_a_live_module_is_traced_on_an_item_of_the_data():
     pytest.importorskip("torch")
     from trimtab.testing import perceptron
