@@ -3,6 +3,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import pytest
+
+from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine
 from trimtab.core.values import Trial, Variant, Workload
 from trimtab.search import plan
@@ -20,6 +23,11 @@ def test_a_toolbox_holds_every_plug_in_or_those_named() -> None:
     runtimes_only = plan.toolbox(("openvino",))
     assert [runtime.name for runtime in runtimes_only.runtimes] == ["openvino"]
     assert len(runtimes_only.techniques) == len(everything.techniques)
+
+
+def test_an_unknown_name_is_one_clear_line() -> None:
+    with pytest.raises(BadInput, match=r"'magic' is no runtime and no technique; known are: .*openvino"):
+        plan.toolbox(("onnxruntime", "magic"))
 
 
 def test_runtimes_that_start_slowly_come_last() -> None:

@@ -187,3 +187,14 @@ def test_settings_of_a_runtime_are_the_fastest_of_each_precision(race: Race, ori
 
     trials = [made("fp32", 1, 0.9), made("fp32", 2, 0.5), made("bf16", 2, 0.4), base]
     assert [(s.precision, s.threads) for s in settings_of(trials, "openvino")] == [("bf16", 2), ("fp32", 2)]
+
+
+def test_an_engine_whose_package_is_missing_costs_its_own_trial_only(
+    race: Race, original: Variant, install: Install
+) -> None:
+    missing = "from trimtab.core.errors import MissingExtra; raise MissingExtra('magic', 'magic', 'running magic')"
+    install("runtimes", "missing", engine("missing", load=missing))
+    race.run(original)
+    trial = race.run(on(original, "missing"))
+    assert trial.state == "failed"
+    assert "pip install 'trimtab[magic]'" in trial.reason

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from trimtab.core import plugins
+from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Runtime, Technique
 from trimtab.core.values import Goal, Machine, Settings, Step, Task, Trial, Variant, Workload, options
 from trimtab.search.race import Race, settings_of
@@ -34,6 +35,11 @@ def toolbox(only: Sequence[str] = ()) -> Toolbox:
 
     Runtimes that start fastest (`startup_s`) come first, and techniques that gain most for their cost (`order`).
     """
+
+    unknown = set(only) - set(plugins.names("runtimes")) - set(plugins.names("techniques"))
+    if unknown:
+        known_names = ", ".join((*plugins.names("runtimes"), *plugins.names("techniques")))
+        raise BadInput(f"--only {min(unknown)!r} is no runtime and no technique; known are: {known_names}")
 
     def chosen(group: str) -> list[str]:
         known = set(plugins.names(group))

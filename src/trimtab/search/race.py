@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trimtab.core import plugins
-from trimtab.core.errors import BadInput, Refused, TrimtabError, WorkerError
+from trimtab.core.errors import BadInput, MissingExtra, Refused, TrimtabError, WorkerError
 from trimtab.core.process import Limits
 from trimtab.core.protocols import Array, Arrays, Meter
 from trimtab.core.values import (
@@ -99,7 +99,7 @@ class Race:
         start = time.monotonic()
         try:
             return make(self.shop, parent, step, max(10.0, self.budget.left()), log)
-        except (Refused, WorkerError, BadInput) as error:
+        except (Refused, WorkerError, BadInput, MissingExtra) as error:
             self._end(
                 Trial(
                     name=name,
@@ -135,7 +135,7 @@ class Race:
         try:
             with open_session(variant, log, self._limits()) as session:
                 trial = self._stages(blank, session)
-        except (WorkerError, BadInput) as error:
+        except (WorkerError, BadInput, MissingExtra) as error:
             trial = replace(blank, state="failed", reason=str(error))
         return self._end(replace(trial, seconds=time.monotonic() - start))
 

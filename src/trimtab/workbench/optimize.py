@@ -12,7 +12,7 @@ import psutil
 
 import trimtab
 from trimtab.core.errors import BadInput
-from trimtab.core.files import make_folder, owned, write_text
+from trimtab.core.files import home, make_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.values import Goal, Machine, Result, Task, Trial, Variant, content_digest
 from trimtab.data.batches import labels as labels_of
@@ -94,6 +94,7 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
 def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
     """Open model and data, check them against each other, and return the race that is about to start."""
     work = job.output / WORK
+    make_folder(home())  # the ledger of looks must be writable: better told now than after the search
     progress.stage("opening the model and the data")
     original = open_model(job.model, work / "model", job.model_request)
     task = open_given_task(job, original, work / "data")
