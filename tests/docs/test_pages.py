@@ -37,9 +37,11 @@ def options(command):
 
 def test_every_option_that_a_page_names_exists(pages):
     known = set().union(*map(options, COMMANDS)) | FOREIGN
-    named = {
-        (page.path.name, option) for page in pages for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", page.text)
-    }
+    lines = [(page.path.name, line) for page in pages for line in page.text.splitlines()]
+    ours = [
+        (name, line) for name, line in lines if "benchmarks/" not in line or "trimtab " in line
+    ]  # not the peers' own
+    named = {(name, option) for name, line in ours for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)}
     assert {(name, option) for name, option in named if option not in known} == set()
 
 
