@@ -17,7 +17,7 @@ from trimtab.core.machine import machine as this_machine
 from trimtab.core.values import Goal, Options, Scalar, Step, Task, Variant
 from trimtab.search.making import Shop, make
 from trimtab.serving.bundle import bundled_variant, read_manifest, write_bundle
-from trimtab.workbench.proof import answers_on
+from trimtab.workbench.proof import answers_file, answers_on
 
 _MOST_S = 3600.0
 
@@ -35,7 +35,7 @@ def apply(
         shop = Shop(task=task, goal=goal, original=original, folder=work / "variants")
         if split is not None:
             answers_on(task, split, original, goal, work)
-            shop = replace(shop, answers=work / "answers" / f"{original.key}-{split.digest}.npy")
+            shop = replace(shop, answers=answers_file(work, original, split))
         step = Step(technique=technique, options=options, seed=seed)
         made = make(shop, original, step, _MOST_S, work / "apply.log")
         write_bundle(

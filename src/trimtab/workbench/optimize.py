@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 import trimtab
+from trimtab.core.codec import dumps
 from trimtab.core.errors import BadInput
 from trimtab.core.files import home, make_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
@@ -29,7 +30,7 @@ from trimtab.search.progress import Progress, Silent
 from trimtab.search.race import Race
 from trimtab.workbench.final import Ending, conclude
 from trimtab.workbench.opening import ModelRequest, open_model
-from trimtab.workbench.proof import answers_on
+from trimtab.workbench.proof import answers_file, answers_on
 
 WORK = "work"
 
@@ -87,7 +88,7 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
             result = conclude(ending, job.output)
         finally:
             race.close()
-    write_text(job.output / "result.json", _dumped(result))
+    write_text(job.output / "result.json", dumps(result))
     return result
 
 
@@ -223,15 +224,9 @@ def _same_run(work: Path, original: Variant, task: Task, job: Job, machine: Mach
 
 def _answers_file(work: Path, original: Variant, task: Task) -> Path | None:
     split = task.split("select")
-    return None if split is None else work / "answers" / f"{original.key}-{split.digest}.npy"
+    return None if split is None else answers_file(work, original, split)
 
 
 def _memory_limit() -> int:
     """Return what one worker may use: four fifths of what is free now."""
     return int(0.8 * psutil.virtual_memory().available)
-
-
-def _dumped(result: Result) -> str:
-    from trimtab.core.codec import dumps
-
-    return dumps(result)

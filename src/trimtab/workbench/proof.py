@@ -17,6 +17,7 @@ from trimtab.meters.predict import predict
 from trimtab.runtimes.session import open_session
 from trimtab.search.race import Race
 from trimtab.stats.noninferiority import fewest_items
+from trimtab.stats.sequence import safest_first
 from trimtab.workbench.ledger import look
 
 _MOST = 4
@@ -36,8 +37,7 @@ def finalists(race: Race, untouched: Trial) -> list[Trial]:
             chosen.append(safest)
     if untouched.state == "kept" and untouched.name not in {t.name for t in chosen}:
         chosen.append(untouched)
-    chosen.sort(key=lambda trial: -safety(trial, race.shop.task))
-    return chosen
+    return [chosen[place] for place in safest_first([safety(trial, race.shop.task) for trial in chosen])]
 
 
 def safety(trial: Trial, task: Task) -> float:
@@ -91,9 +91,14 @@ def prove(race: Race, variant: Variant, split: Split, folder: Path) -> NoWorse:
     return proof
 
 
+def answers_file(folder: Path, variant: Variant, split: Split) -> Path:
+    """Return where the outputs of a variant on a split are kept."""
+    return folder / "answers" / f"{variant.key}-{split.digest}.npy"
+
+
 def answers_on(task: Task, split: Split, variant: Variant, goal: Goal, folder: Path) -> Array:
     """Return the outputs of a variant on a split, kept in the folder."""
-    path = folder / "answers" / f"{variant.key}-{split.digest}.npy"
+    path = answers_file(folder, variant, split)
     if path.is_file():
         kept: Array = np.load(path, allow_pickle=False)
         return kept
