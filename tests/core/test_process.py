@@ -67,6 +67,18 @@ class Thing:
     def child(self):
         self.inner = Process("thing:Thing")
         return self.inner.call("pid")
+    def child_hogs(self, size):
+        self.child()
+        return self.inner.call("hogs", size)
+    def children_hold(self, *sizes):
+        self.inner = [Process("thing:Thing") for _ in sizes]
+        return [inner.call("keeps", size) for inner, size in zip(self.inner, sizes)]
+    def children_hold_and_wait(self, *sizes):
+        self.children_hold(*sizes)
+        time.sleep(60)
+    def keeps(self, size):
+        self.kept = b"x" * size
+        return os.getpid()
 """
 
 
@@ -191,6 +203,21 @@ def test_a_memory_hog_is_ended_at_its_limit(start):
     assert gone(pid)
 
 
+def test_what_a_child_starts_counts_towards_its_limit(start):
+    process = start(limits=Limits(memory_bytes=300_000_000))
+    inner = process.call("child")
+    with pytest.raises(WorkerOutOfMemory, match=r"more than its limit of 0.3 GB \(child_hogs\)"):
+        process.call("child_hogs", 600_000_000)
+    assert gone(inner)
+
+
+def test_children_that_share_a_limit_break_it_together_not_alone(start):
+    process = start(limits=Limits(memory_bytes=400_000_000))
+    assert len(process.call("children_hold", 50_000_000)) == 1
+    with pytest.raises(WorkerOutOfMemory, match="children_hold_and_wait"):
+        process.call("children_hold_and_wait", 120_000_000, 120_000_000, 120_000_000, 120_000_000)
+
+
 def test_what_can_not_be_sent_back_costs_the_child_only(start):
     with pytest.raises(WorkerCrashed, match="gives_a_function"):
         start().call("gives_a_function")
@@ -304,3 +331,47 @@ def test_reads_the_memory_of_a_process_and_zero_for_one_that_is_gone():
 
 def test_names_are_imported_from_their_module():
     assert imported("trimtab.core.process:Process") is Process
+
+
+def test_the_memory_of_a_process_counts_what_descends_from_it(start):
+    process = start()
+    held = process.call("children_hold", 40_000_000, 60_000_000)
+    family = [psutil.Process(pid).memory_info().rss for pid in (process.pid, *held)]
+    assert resident_bytes(process.pid) == pytest.approx(sum(family), rel=0.05)
+    assert resident_bytes(held[1]) >= 60_000_000
+
+
+def test_a_process_that_is_never_started_costs_a_log_and_nothing_else(start, tmp_path):
+    process = start(log=tmp_path / "worker.log")
+    assert process.pid is None
+    process.close()
+    assert not (tmp_path / "worker.log").exists()
+
+
+def test_a_log_of_the_callers_own_is_kept_and_grows(start, tmp_path):
+    log = tmp_path / "worker.log"
+    for number in (1, 2):
+        process = start(log=log)
+        with pytest.raises(WorkerCrashed):
+            process.call("exits", number)
+        process.close()
+    assert log.read_text().count("leaving") == 2
+
+
+@pytest.mark.usefixtures("start")
+@pytest.mark.parametrize("target", ["no_such_module:Thing", "thing:NoSuchThing", "thing:Thing.no_such"])
+def test_what_can_not_be_found_is_named_and_ends_the_child(target):
+    with Process(target) as process, pytest.raises(WorkerCrashed, match=r"No module named|has no attribute"):
+        process.start()
+    assert process.pid is None
+
+
+def test_the_last_answer_belongs_to_the_last_call(start):
+    process = start()
+    answers = [process.call("echo", number) for number in range(200)]
+    assert answers == list(range(200))
+
+
+def test_large_arrays_cross_both_ways(start):
+    given = np.arange(3_000_000, dtype=np.float64)  # larger than any pipe's buffer
+    assert np.array_equal(start().call("echo", given), given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import math
 import os
 import signal
 import socket
@@ -26,7 +27,7 @@ from trimtab.core import errors
 from trimtab.core.errors import TrimtabError, WorkerCrashed, WorkerError, WorkerOutOfMemory, WorkerTimeout
 from trimtab.core.files import disk_errors, make_folder
 
-_POLL_S = 0.02
+_POLL_S = 0.1
 _GRACE_S = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -42,7 +43,10 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one process may take. `start_s` bounds building the object; None leaves a bound out."""
+    """What one process may take. `start_s` bounds building the object; None leaves a bound out.
+
+    `memory_bytes` is for the process and all that it starts: a technique that opens sessions pays for them.
+    """
 
     start_s: float | None = 600.0
     call_s: float | None = 600.0
@@ -167,9 +171,9 @@ class Process:
     def _wait(self, pipe: Connection, timeout_s: float | None, doing: str) -> None:
         """Wait for an answer, no longer than the limits on time and memory allow."""
         assert self._child is not None
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while not pipe.poll(_POLL_S):
-            if end is not None and time.monotonic() > end:
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not pipe.poll(min(_POLL_S, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end:
                 self._fail(WorkerTimeout(f"took longer than its limit of {timeout_s:.3g} s ({doing})"))
             limit = self._limits.memory_bytes
             if limit is not None and (used := resident_bytes(self._child.pid)) > limit:
@@ -201,11 +205,17 @@ class Process:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of a process in bytes, 0 when it is gone."""
+    """Return the resident memory of a process and of all that descend from it in bytes; what is gone counts nothing."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        total = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 # names are enough, and asked for ten times a second
     except (OSError, IndexError):
         return 0
+    for thread in threads:
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+            total += sum(resident_bytes(int(child)) for child in children)
+    return total
 
 
 def peak_bytes() -> int:
