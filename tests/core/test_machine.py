@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.core import codec
-from trimtab.core.errors import BadInput
-from trimtab.core.machine import machine, noise
+from trimtab.core.machine import during, machine
 from trimtab.core.values import Machine
 
 X86 = """processor\t: 0
@@ -144,24 +143,52 @@ def test_load_does_not_change_the_identity_but_a_core_does() -> None:
     assert replace(found, cores=found.cores + 1).digest != found.digest
 
 
-def test_noise_takes_the_worse_end_and_what_was_stolen_between() -> None:
+def test_over_a_time_the_worse_end_counts_and_what_was_stolen_between() -> None:
     start = replace(machine(), load_average=0.5, pressure=None, steal_s=10.0)
-    end = replace(start, load_average=2.0, pressure=0.25, steal_s=12.5)
-    readings = {reading.name: reading for reading in noise(start, end)}
-    assert {name: reading.value for name, reading in readings.items()} == {
-        "load_average": 2.0,
-        "cpu_pressure": 0.25,
-        "steal": 2.5,
-    }
-    assert readings["steal"].unit == "s"
+    found = during(start, replace(start, load_average=2.0, pressure=0.25, steal_s=12.5))
+    assert (found.load_average, found.pressure, found.steal_s) == (2.0, 0.25, 2.5)
+    assert during(start, replace(start, load_average=0.1)).load_average == 0.5
+    assert found.digest == start.digest
 
 
-def test_unknown_noise_is_unavailable_not_zero() -> None:
+def test_over_a_time_what_is_unknown_stays_unknown_and_never_zero() -> None:
     silent = replace(machine(), load_average=None, pressure=None, steal_s=None)
-    assert {(reading.value, reading.provenance) for reading in noise(silent, silent)} == {(None, "unavailable")}
+    found = during(silent, silent)
+    assert (found.load_average, found.pressure, found.steal_s) == (None, None, None)
+    assert during(silent, replace(silent, steal_s=5.0)).steal_s is None
 
 
-def test_refuses_the_noise_between_two_machines() -> None:
-    found = machine()
-    with pytest.raises(BadInput, match="different machines"):
-        noise(found, replace(found, cpu="another"))
+def test_a_counter_that_was_set_back_did_not_steal_less_than_nothing() -> None:
+    start = replace(machine(), steal_s=10.0)
+    assert during(start, replace(start, steal_s=1.0)).steal_s == 0.0
+
+
+def installed(folder: Path, name: str) -> Path:
+    """Write what pip leaves of a package, version 99."""
+    write(folder, f"{name}-99.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 99\n")
+    return folder
+
+
+def test_the_versions_do_not_depend_on_what_the_code_of_a_model_puts_on_the_path(tmp_path: Path) -> None:
+    first, last = installed(tmp_path / "first", "numpy"), installed(tmp_path / "last", "torchao")
+    code = (
+        "import sys; from trimtab.core.machine import machine; "
+        f"sys.path.insert(0, {str(first)!r}); sys.path.append({str(last)!r}); print(dict(machine().versions))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == str(dict(machine().versions))
+
+
+def test_a_package_that_the_user_put_on_the_path_beforehand_is_recorded(tmp_path: Path) -> None:
+    asked = {**os.environ, "PYTHONPATH": str(installed(tmp_path, "torchao"))}
+    code = "from trimtab.core.machine import machine; print(dict(machine().versions)['torchao'])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=asked).stdout
+    assert shown.strip() == "99"
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize("text", ["", "100000", "0 0", "abc 100000", "100000 0", "-5 100000"])
+def test_a_quota_that_makes_no_sense_limits_nothing(tmp_path: Path, text: str) -> None:
+    tree(tmp_path, proc__self__cgroup="0::/\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", text)
+    assert machine(tmp_path).cores == 8

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 
-from trimtab.core.errors import BadInput
-from trimtab.core.values import Machine, Options, Reading, options
+from trimtab.core.values import Machine, Options, options
 
 FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
@@ -22,6 +22,7 @@ FRAMEWORKS = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nn
 """The packages whose version can change a measurement."""
 
 _ROOT = Path("/")
+_PATH = list(sys.path)  # before the code of a model adds to it: a record must not depend on what was opened first
 
 
 def machine(root: Path = _ROOT) -> Machine:
@@ -49,40 +50,22 @@ def machine(root: Path = _ROOT) -> Machine:
     )
 
 
-def noise(start: Machine, end: Machine) -> tuple[Reading, ...]:
-    """Return what disturbed a measurement between two records of one machine: load, pressure and stolen time.
+def during(start: Machine, end: Machine) -> Machine:
+    """Return the record of one machine over the time between two of its records.
 
-    Load and pressure are the higher of both ends; steal is what was taken between them. Raises `BadInput` when
-    the records are of different machines.
+    Load and pressure are the higher of both ends, steal is what the hypervisor took between them.
     """
-    if start.digest != end.digest:
-        raise BadInput("the two records are of different machines or software: measure on one of them only")
-    return (
-        _noise_reading("load_average", _higher(start.load_average, end.load_average), "1", "processes, 1-minute mean"),
-        _noise_reading("cpu_pressure", _higher(start.pressure, end.pressure), "1", "share of 10 s spent waiting"),
-        _noise_reading("steal", _grown(start.steal_s, end.steal_s), "s", "taken by the hypervisor, all cores"),
-    )
-
-
-def _noise_reading(name: str, value: float | None, unit: str, scope: str) -> Reading:
-    return Reading(
-        name=name,
-        value=value,
-        unit=unit,
-        direction="lower",
-        provenance="unavailable" if value is None else "measured",
-        source="operating system",
-        scope=scope,
+    stolen = None if start.steal_s is None or end.steal_s is None else max(0.0, end.steal_s - start.steal_s)
+    return replace(
+        start,
+        load_average=_higher(start.load_average, end.load_average),
+        pressure=_higher(start.pressure, end.pressure),
+        steal_s=stolen,
     )
 
 
 def _higher(one: float | None, other: float | None) -> float | None:
-    known = [value for value in (one, other) if value is not None]
-    return max(known) if known else None
-
-
-def _grown(start: float | None, end: float | None) -> float | None:
-    return None if start is None or end is None else max(0.0, end - start)
+    return max((value for value in (one, other) if value is not None), default=None)
 
 
 def _text(path: Path) -> str:
@@ -192,10 +175,5 @@ def _steal_s(root: Path) -> float | None:
 
 @cache
 def _versions() -> Options:
-    found = {}
-    for name in FRAMEWORKS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return options(found)
+    found = {name: next(iter(distributions(name=name, path=_PATH)), None) for name in FRAMEWORKS}
+    return options({name: held.version for name, held in found.items() if held is not None})
