@@ -165,7 +165,9 @@ def test_what_was_left_out_has_its_default():
         ('{"reading": "r", "relation": "<", "bound": 1.0}', "is none of"),
         ('{"reading": 1, "relation": "<=", "bound": 1.0}', "expected str, got 1"),
         ('{"reading": "r", "relation": "<=", "bound": true}', "expected float, got True"),
-        ('{"reading": "r", "relation": "<=", "bound": 1.0, "more": 1}', "more"),
+        ('{"reading": "r", "relation": "<=", "bound": 1.0, "more": 1, "also": 2}', "Limit has no also, more"),
+        ('{"reading": "r", "relation": "<=", "bound": null}', "expected float, got None"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_line(text, words):
@@ -188,3 +190,44 @@ class Shape:
 
 def test_a_value_may_hold_its_own_kind():
     assert codec.loads(Shape, codec.dumps(Shape("a", Shape("b")))) == Shape("a", Shape("b"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    pair: tuple[int, str]
+    many: tuple[tuple[str, float], ...]
+    either: int | str | None
+    place: Path
+    inner: Shape | Limit | None = None
+
+
+def test_every_kind_of_field_comes_back_as_its_own_type():
+    value = Everything((1, "größe"), (("a", 1.0), ("b", 2.0)), "7", Path("a b/ü.onnx"), Shape("b"))
+    read = codec.loads(Everything, codec.dumps(value))
+    assert read == value
+    assert isinstance(read.place, Path)
+    assert isinstance(read.either, str)
+    assert codec.loads(Everything, codec.dumps(dataclasses.replace(value, either=7))).either == 7
+
+
+def test_of_two_kinds_of_value_the_one_that_fits_is_built():
+    limit = Limit(reading="bytes", relation="<=", bound=1.0)
+    value = Everything((1, ""), (), None, Path(), limit)
+    assert codec.loads(Everything, codec.dumps(value)).inner == limit
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pair": [1]}, {"pair": [1, 2]}, {"many": [["a"]]}, {"many": "a"}, {"either": 1.5}, {"place": 3}, {"inner": {}}],
+    ids=str,
+)
+def test_a_field_of_another_type_is_refused(change):
+    plain = codec.to_plain(Everything((1, ""), (), None, Path()))
+    assert codec.loads(Everything, json.dumps(plain)) is not None
+    with pytest.raises(BadInput, match="this is not a Everything"):
+        codec.loads(Everything, json.dumps(plain | change))
+
+
+def test_text_is_written_as_people_read_it():
+    assert codec.dumps(Reading(name="größe", value=None)).startswith('{"name": "größe", "value": null')
+    assert "\n" in codec.dumps(Goal(), indent=1)

@@ -3,8 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from trimtab.core import plugins
 from trimtab.core.engine import Stateful, ready
@@ -108,3 +111,49 @@ def test_what_the_runtime_refuses_is_said_with_its_reason(runtime):
     runtime.refusal = "it is the wrong day"
     with pytest.raises(BadInput, match="fake can't run this model: it is the wrong day"):
         ready(variant(DECAYING))
+
+
+def test_an_input_that_is_missing_is_named_with_those_that_were_given():
+    with pytest.raises(BadInput, match=r"also needs the inputs scale; given were: x$"):
+        Stateful(decaying, DECAYING)({"x": given(4)["x"]})
+
+
+@settings(max_examples=40, deadline=None)
+@hypothesis.given(st.lists(st.floats(-8, 8, width=16), min_size=1, max_size=9), st.integers(1, 4))
+def test_a_whole_sequence_is_the_sum_of_its_steps_each_halved_once_for_every_step_after_it(steps, items):
+    halvings = 0.5 ** np.arange(len(steps))[::-1]
+    expected = np.dot(steps, halvings) * np.arange(1, items + 1)
+    found = Stateful(decaying, DECAYING)(given(*steps, items=items))["y"]
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-4)
+
+
+def test_a_sequence_in_two_parts_is_not_the_whole_because_the_state_begins_anew():
+    engine = Stateful(decaying, DECAYING)
+    whole = engine(given(4, 2, 1))["y"]
+    engine(given(4))
+    assert not np.array_equal(engine(given(2, 1))["y"], whole)
+
+
+def test_a_state_begins_as_zeros_of_its_own_shape_and_type():
+    seen = {}
+
+    def remember(inputs: Arrays) -> dict[str, Any]:
+        seen.update(inputs)
+        return {"y": inputs["x"], "count_out": inputs["count_in"] + 1}
+
+    state = TensorSpec(name="count_in", dtype="int64", shape=(2, "n", 3), role="state", fed_by="count_out")
+    signature = Signature(inputs=(spec("x", "n", 1), state), outputs=DECAYING.outputs)
+    Stateful(remember, signature)({"x": np.zeros((5, 1), np.float32)})
+    assert (seen["count_in"].shape, seen["count_in"].dtype) == ((2, 5, 3), np.int64)
+    assert not seen["count_in"].any()
+
+
+def test_what_an_engine_tells_of_its_precision_is_told_of_sequences_too():
+    class Bf16:
+        precision = "bf16"
+
+        def __call__(self, inputs: Arrays, /) -> dict[str, Any]:
+            return decaying(inputs)
+
+    assert Stateful(Bf16(), DECAYING).precision == "bf16"
+    assert Stateful(decaying, DECAYING).precision is None

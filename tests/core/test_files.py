@@ -183,3 +183,46 @@ class TestInside:
         (tmp_path / "model2").mkdir()
         with pytest.raises(BadInput):
             files.inside(tmp_path / "model", "../model2/b")
+
+
+class TestReplacing:
+    def test_a_folder_that_can_not_be_moved_leaves_the_old_one(self, tmp_path, monkeypatch):
+        target = tmp_path / "bundle"
+        with files.whole_folder(target) as folder:
+            (folder / "a").write_text("old")
+        real = Path.replace
+
+        def fail(path: Path, to: Path) -> Path:
+            if to == target:
+                raise OSError(errno.EACCES, "Permission denied")
+            return real(path, to)
+
+        monkeypatch.setattr(Path, "replace", fail)
+        with pytest.raises(BadInput, match="can't write"), files.whole_folder(target) as folder:
+            (folder / "a").write_text("new")
+        (kept,) = tmp_path.iterdir()
+        assert (kept / "a").read_text() == "old"
+
+    def test_names_may_hold_spaces_dots_and_any_letter(self, tmp_path):
+        path = tmp_path / "mein Modell.v2" / "größe.json"
+        files.write_text(path, "ü")
+        assert path.read_text("utf-8") == "ü"
+        with files.whole_folder(tmp_path / "ein Bündel") as folder:
+            (folder / "leer").mkdir()
+        assert (tmp_path / "ein Bündel" / "leer").is_dir()
+
+    def test_an_empty_file_and_an_empty_folder_are_written_too(self, tmp_path):
+        files.write_bytes(tmp_path / "empty", b"")
+        with files.whole_folder(tmp_path / "folder"):
+            pass
+        assert (tmp_path / "empty").read_bytes() == b""
+        assert left_over(tmp_path / "folder") == []
+
+
+def test_no_file_has_the_digest_of_no_content():
+    assert files.digest_files([]) == hashlib.sha256().hexdigest()[:32]
+
+
+def test_a_file_that_is_gone_is_not_digested_as_empty(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        files.digest_files([tmp_path / "gone"])

@@ -56,6 +56,10 @@ def test_a_drop_that_can_not_be_meant_is_refused(text, expected):
         ("latency <= 1 s", Limit(reading="latency_p50", relation="<=", bound=1.0)),
         ("memory <= 1GB", Limit(reading="peak_memory", relation="<=", bound=1e9)),
         ("macs <= 300M", Limit(reading="macs", relation="<=", bound=3e8)),
+        ("macs_nonzero <= 300M", Limit(reading="macs_nonzero", relation="<=", bound=3e8)),
+        ("first_call <= 2s", Limit(reading="first_call", relation="<=", bound=2.0)),
+        ("parameters <= 1e6", Limit(reading="parameters", relation="<=", bound=1e6)),
+        ("compression_bytes >= 4", Limit(reading="compression_bytes", relation=">=", bound=4.0)),
         ("throughput >= 2k", Limit(reading="throughput", relation=">=", bound=2000.0)),
         ("accuracy >= 95%", Limit(reading="accuracy", relation=">=", bound=0.95)),
         ("recall >= 0.9", Limit(reading="recall", relation=">=", bound=0.9)),
@@ -131,3 +135,21 @@ def test_costs_that_say_nothing_are_refused(text, expected):
 def test_short_names_stand_for_readings_and_others_for_themselves():
     assert (words.reading_name("size"), words.reading_name("p99")) == ("bytes", "latency_p99")
     assert words.reading_name("roc_auc") == "roc_auc"
+
+
+@given(st.floats(0.0, 1e6), st.floats(1e-3, 1e6))
+def test_what_a_mistake_costs_is_taken_as_it_was_typed(miss, alarm):
+    assert words.costs(f"miss={miss!r}, false-alarm={alarm!r}") == (miss, alarm)
+    assert words.costs(f"false-alarm={alarm!r},miss={miss!r}") == (miss, alarm)
+
+
+@given(st.floats(0.001, 49.0))
+def test_points_percent_and_bare_numbers_are_one_drop(points):
+    assert words.drop(f"{points!r}pt") == words.drop(f"{points!r} %") == pytest.approx(points / 100)
+    assert words.drop(repr(points / 100)) == pytest.approx(words.drop(f"{points!r}pts"))
+
+
+@pytest.mark.parametrize("word", words.SHORT_NAMES)
+def test_a_short_name_in_a_limit_means_the_reading_that_it_stands_for(word):
+    unit = "MB" if words.reading_name(word) in ("bytes", "peak_memory") else "ms"
+    assert words.limit(f"{word} <= 5{unit}") == words.limit(f"{words.reading_name(word)} <= 5{unit}")

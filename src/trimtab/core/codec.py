@@ -34,7 +34,7 @@ def loads(kind: type[T], text: str) -> T:
     """Return the value of type `kind` that the JSON text holds; raise `BadInput` when it doesn't fit."""
     try:
         made: T = _build(kind, json.loads(text))
-    except (KeyError, TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise BadInput(f"this is not a {kind.__name__} as trimtab writes it: {error}") from error
     return made
 
@@ -63,6 +63,8 @@ def _build(hint: Any, plain: Any) -> Any:
         if not isinstance(plain, dict):
             raise TypeError(f"expected an object for {hint.__name__}")
         known = _hints(hint)
+        if strange := sorted(set(plain) - set(known)):
+            raise ValueError(f"{hint.__name__} has no {', '.join(strange)}")
         return hint(**{name: _build(known[name], item) for name, item in plain.items()})
     if hint is Path:
         return Path(plain)
@@ -83,6 +85,6 @@ def _build_union(members: tuple[Any, ...], plain: Any) -> Any:
         if member is not type(None):
             try:
                 return _build(member, plain)
-            except (KeyError, TypeError, ValueError):
+            except (TypeError, ValueError):
                 continue
     raise ValueError(f"{plain!r} is none of {members}")

@@ -31,11 +31,14 @@ class Stateful:
 
     def __init__(self, engine: Engine, signature: Signature) -> None:
         self._engine = engine
+        self.precision = getattr(engine, "precision", None)
         self._data = signature.data_inputs
         self._states = signature.states
 
     def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
         """Return the outputs of the last step."""
+        if missing := [spec.name for spec in self._data if spec.name not in inputs]:
+            raise BadInput(f"the model also needs the inputs {', '.join(missing)}; given were: {', '.join(inputs)}")
         sequences = {spec.name for spec in self._data if inputs[spec.name].ndim == len(spec.shape) + 1}
         lengths = {inputs[name].shape[1] for name in sequences}
         if len(lengths) > 1:

@@ -9,8 +9,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from trimtab.core.errors import BadInput, Busy, TrimtabError
 
@@ -26,7 +27,7 @@ def home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "trimtab"
 
 
-def digest_files(paths: Iterator[Path] | list[Path]) -> str:
+def digest_files(paths: Iterable[Path]) -> str:
     """Return one SHA-256 (first 16 bytes, hex) over the content of the files, in the order given."""
     total = hashlib.sha256()
     for path in paths:
@@ -55,10 +56,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a crash leaves the old content or the new, never half of it."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a temporary file that becomes `path` when the block ends well, and is removed when it doesn't."""
     make_folder(path.parent)
     with disk_errors(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(0o644)
@@ -78,9 +86,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         with disk_errors(path):
             yield temporary
             temporary.chmod(0o755)
+            old = temporary.with_name(f"{temporary.name}.old")
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(old)  # renaming is quick: a crash while removing would leave half a folder
             temporary.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

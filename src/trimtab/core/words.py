@@ -18,6 +18,7 @@ _SIZES = {
 }  # fmt: skip
 _COUNTS = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 _SHARES = {"": 1.0, "pt": 0.01, "pts": 0.01, "%": 0.01}
+_NO_SHARES = ("cost", "mse", "mae")  # metrics in money or in the labels' own unit, of any size
 
 SHORT_NAMES = {
     "latency": "latency_p50",
@@ -34,7 +35,7 @@ _UNITS = {
     "latency_mean": _TIMES, "latency_p50": _TIMES, "latency_p90": _TIMES, "latency_p99": _TIMES,
     "latency_end_to_end": _TIMES, "load_time": _TIMES, "first_call": _TIMES,
     "bytes": _SIZES, "peak_memory": _SIZES,
-    "macs": _COUNTS, "parameters": _COUNTS, "throughput": _COUNTS,
+    "macs": _COUNTS, "macs_nonzero": _COUNTS, "parameters": _COUNTS, "throughput": _COUNTS,
 }  # fmt: skip
 
 
@@ -48,8 +49,18 @@ def seconds(text: str) -> float:
     return _quantity(text, {"": 1.0, **_TIMES}, "a duration such as 90s, 10m or 1h")
 
 
-def drop(text: str) -> float:
-    """Return a drop of quality in the metric's unit: "1pt" is 0.01, one point; bare numbers stay as they are."""
+def drop(text: str, metric: str | None = None) -> float:
+    """Return a drop of quality in the metric's unit: "1pt" is 0.01, one point; bare numbers stay as they are.
+
+    Raises `BadInput` for points of a metric that has none, such as money, and for a drop that protects nothing.
+    """
+    if metric in _NO_SHARES:
+        value = _quantity(
+            text, {"": 1.0}, f"a drop of {metric}: give a number in its own unit, such as --max-drop 0.02"
+        )
+        if value <= 0:
+            raise BadInput(f"--max-drop {text!r} is not above 0; type how much worse {metric} may get, such as 0.02")
+        return value
     value = _quantity(text, _SHARES, "a drop such as 1pt (one point) or 0.5pt")
     if not 0 < value < 1:
         raise BadInput(f"--max-drop {text!r} is not between 0 and 100 points; type 1pt for one point (0.01)")
