@@ -11,7 +11,6 @@ from trimtab.core.errors import BadInput, WorkerCrashed, WorkerTimeout
 from trimtab.core.process import Limits
 from trimtab.core.protocols import Informed, Renewable
 from trimtab.core.values import Settings
-from trimtab.runtimes.host import EngineHost, timed
 from trimtab.runtimes.session import open_session
 from trimtab.testing.networks import PERCEPTRON
 
@@ -105,24 +104,32 @@ def test_what_the_runtime_refuses_comes_back_as_it_was_said(perceptron):
         session.run(INPUTS)
 
 
-def test_the_timed_loop_measures_wall_clock_and_processor_apart():
-    wall, cpu = timed(lambda: time.sleep(0.005), 4)
-    assert (wall >= 5_000_000).all()
-    assert (cpu < wall / 2).all(), "sleeping takes no processor time"
-
-    def spin() -> None:
-        end = time.process_time_ns() + 3_000_000
-        while time.process_time_ns() < end:
-            pass
-
-    wall, cpu = timed(spin, 3)
-    assert (cpu >= 3_000_000).all()
+def test_a_variant_that_can_not_be_opened_says_so_again_without_a_second_process(perceptron):
+    variant = perceptron(ORT)
+    variant.model.path.write_bytes(b"no model")
+    with open_session(variant) as session:
+        for _ in range(2):
+            with pytest.raises(BadInput, match="onnxruntime can't run this model"):
+                session.run(INPUTS)
+        assert session._process.pid is None
 
 
-def test_a_host_calls_the_engine_that_it_was_made_for(perceptron):
-    host = EngineHost(perceptron(ORT))
-    host.take(INPUTS)
-    wall, cpu = host.time(3)
-    assert (len(wall), len(cpu)) == (3, 3)
-    assert host.info()["first_call_s"] > 0
-    assert np.allclose(host.run(INPUTS)["scores"], PERCEPTRON.answer(INPUTS)["scores"], atol=1e-5)
+def test_two_sessions_answer_at_the_same_time_without_mixing(perceptron):
+    variant = perceptron(ORT)
+    with open_session(variant) as one, open_session(variant) as other:
+        for seed in range(5):
+            first, second = PERCEPTRON.inputs(2, seed), PERCEPTRON.inputs(4, seed + 100)
+            answers = one.run(first)["scores"], other.run(second)["scores"]
+            np.testing.assert_allclose(answers[0], PERCEPTRON.answer(first)["scores"], atol=1e-5)
+            np.testing.assert_allclose(answers[1], PERCEPTRON.answer(second)["scores"], atol=1e-5)
+
+
+def test_a_batch_without_items_has_an_answer_without_items(perceptron):
+    with open_session(perceptron(ORT)) as session:
+        assert session.run(PERCEPTRON.inputs(0, 0))["scores"].shape == (0, 4)
+
+
+def test_the_first_inputs_may_have_another_size_than_the_next(perceptron):
+    with open_session(perceptron(ORT)) as session:
+        assert [len(session.run(PERCEPTRON.inputs(items, 0))["scores"]) for items in (1, 5, 2)] == [1, 5, 2]
+        assert len(session.time(PERCEPTRON.inputs(7, 0), 2).wall_ns) == 2

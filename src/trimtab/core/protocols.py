@@ -89,7 +89,10 @@ class Described(Protocol):
 
 
 class Engine(Protocol):
-    """A model made ready to run, inside one process: a call maps named arrays to named arrays."""
+    """A model made ready to run, inside one process: a call maps named arrays to named arrays.
+
+    An engine that chooses the type it computes in by itself tells it in an attribute `precision`.
+    """
 
     def __call__(self, inputs: Arrays, /) -> dict[str, Array]:
         """Run once; the first axis of every data input is the batch."""
@@ -143,10 +146,13 @@ class Session(Protocol):
 
 @runtime_checkable
 class Informed(Protocol):
-    """What a session may offer besides: how its process started."""
+    """What a session may offer besides: how its process started, and what the engine chose by itself."""
 
-    def info(self) -> Mapping[str, float]:
-        """Return load_s, first_call_s (NaN before it), peak_memory_bytes and empty_memory_bytes."""
+    def info(self) -> Mapping[str, Any]:
+        """Return load_s, first_call_s (NaN before it), peak_memory_bytes and empty_memory_bytes as numbers.
+
+        `precision` is the type that the engine computes in by its own word ("bf16"), None where it doesn't tell.
+        """
         ...
 
 
@@ -170,13 +176,22 @@ class Meter(Protocol):
         ...
 
 
+class Evaluate(Protocol):
+    """Tells what a variant loses on the select split."""
+
+    def __call__(self, variant: Variant, most: float | None = None) -> float:
+        """Return the loss in the metric's unit; given `most`, only as exactly as it takes to compare with that."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What a technique may use: the task, the original, a folder of its own, a seed, a deadline, and two callables.
 
     `evaluate(variant)` returns what is lost on the select split, in the metric's unit (0.01 is one point worse than
-    the original); `time(variant)` the seconds of one call at the goal's workload. `deadline` is in
-    `time.monotonic()` seconds.
+    the original); `evaluate(variant, most)` looks only at as many items as it takes to tell whether more than `most`
+    is lost. `time(variant)` returns the seconds of one call at the goal's workload. `deadline` is in
+    `time.monotonic()` seconds; a technique that goes on much longer is ended.
     """
 
     task: Task
@@ -184,7 +199,7 @@ class Context:
     folder: Path
     seed: int
     deadline: float
-    evaluate: Callable[[Variant], float]
+    evaluate: Evaluate
     time: Callable[[Variant], float]
 
 

@@ -43,13 +43,14 @@ class EngineHost:
             self.run(self._inputs)
         return timed(lambda: self._engine(self._inputs), calls)
 
-    def info(self) -> dict[str, float]:
-        """Return load and first-call seconds and peak memory in bytes, before loading and by now."""
+    def info(self) -> dict[str, Any]:
+        """Return what `core.protocols.Informed` asks for."""
         return {
             "load_s": self._load_s,
             "first_call_s": self._first_call_s if self._first_call_s is not None else float("nan"),
             "peak_memory_bytes": float(peak_bytes()),
             "empty_memory_bytes": float(self._before),
+            "precision": getattr(self._engine, "precision", None),
         }
 
 

@@ -38,9 +38,9 @@ class ProcessSession:
         wall, cpu = self._process.call("time", calls, timeout_s=timeout_s)
         return Samples(wall, cpu)
 
-    def info(self) -> dict[str, float]:
-        """Return load_s, first_call_s (NaN before the first call), peak_memory_bytes and empty_memory_bytes."""
-        told: dict[str, float] = self._process.call("info")
+    def info(self) -> dict[str, Any]:
+        """Return what `core.protocols.Informed` asks for."""
+        told: dict[str, Any] = self._process.call("info")
         return told
 
     def fresh(self) -> ProcessSession:

@@ -103,8 +103,9 @@ class TorchEngine:
 
     def _tensor(self, inputs: Arrays, spec: TensorSpec) -> Any:
         array = inputs[spec.name]
-        # PyTorch would warn that a read-only array may be written to through the tensor.
-        tensor = self._torch.from_numpy(array if array.flags.writeable else array.copy())
+        # PyTorch takes no negative strides, and warns that a read-only array may be written to through the tensor.
+        usable = array.flags.writeable and min(array.strides, default=0) >= 0
+        tensor = self._torch.from_numpy(array if usable else array.copy())
         return tensor.contiguous(memory_format=self._torch.channels_last) if spec.name in self._nhwc else tensor
 
     def _arrays(self, results: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
