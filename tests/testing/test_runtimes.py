@@ -102,7 +102,7 @@ LAWS = {
     OffersAnothers: ("test_offers_different_settings_of_its_own_with_its_defaults_first", "another runtime"),
     NamesItsOutputs: (ANSWERS, "output_0"),
     WidensItsOutputs: (ANSWERS, "float64"),
-    AnswersTheFirstItem: (ANSWERS, "for 3 items"),
+    AnswersTheFirstItem: (ANSWERS, "not (3, 4)"),
     MixesTheItems: (ANSWERS, "is off by"),
     RoundsItsAnswers: (ANSWERS, "is off by"),
     ScalesItsInputs: ("test_leaves_its_inputs_alone_and_takes_those_that_nobody_may_write_to", "inputs were changed"),

@@ -11,7 +11,7 @@ A suite is a class of tests that pytest runs; subclass the one of your seam and 
 
 from trimtab.testing.fakes import FakeProcessSession, FakeSession
 from trimtab.testing.formats import FormatSuite
-from trimtab.testing.found import suites
+from trimtab.testing.laws import suites
 from trimtab.testing.meters import MeterSuite, check_readings
 from trimtab.testing.networks import CONVOLUTION, PERCEPTRON, TOKENS, Network
 from trimtab.testing.runtimes import RuntimeSuite

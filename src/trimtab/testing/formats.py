@@ -111,8 +111,8 @@ class FormatSuite:
 
     def test_no_pickle_in_place_of_a_file_ever_runs(self, tmp_path: Path) -> None:
         mark = tmp_path / "the pickle ran"
-        count = len(_files(self._folder(tmp_path / "count")))
-        for number in range(count):
+        self.source(tmp_path / "count")
+        for number in range(len(_files(tmp_path / "count"))):
             text = self.source(tmp_path / f"{number}")
             _files(tmp_path / f"{number}")[number].write_bytes(pickle.dumps(_Evil(mark)))
             try:
@@ -134,10 +134,6 @@ class FormatSuite:
         one, two = (laws.unless_missing(lambda n=n: plugin.work(model, _asked(model, n))) for n in (1, 2))  # type: ignore[misc] # binds the loop's number
         assert 0 < one.nonzero <= one.macs, f"{one.nonzero} of {one.macs} MACs are not zero"
         assert two.macs == 2 * one.macs, "twice the items are not twice the work"
-
-    def _folder(self, folder: Path) -> Path:
-        self.source(folder)
-        return folder
 
     def _open(self, text: str, folder: Path) -> Model:
         return laws.unless_missing(lambda: _opened(self.plugin, text, folder))

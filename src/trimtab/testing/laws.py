@@ -8,7 +8,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -16,7 +15,7 @@ from unittest import SkipTest
 
 from trimtab.core import plugins
 from trimtab.core.errors import MissingExtra, TrimtabError
-from trimtab.core.process import Process
+from trimtab.core.process import Process, imported
 
 T = TypeVar("T")
 
@@ -76,6 +75,15 @@ def installed(group: str, plugin: type[Any]) -> bool:
     return plugin.name in plugins.names(group) and plugins.plugin_class(group, plugin.name) is plugin
 
 
+def suites(group: str, suite: type[Any]) -> dict[str, type[Any]]:
+    """Return one class of tests per plug-in found in a group, by its name: `TestStaticInt8` for static-int8."""
+    found = {}
+    for name in plugins.names(group):
+        title = "Test" + name.title().replace("-", "")
+        found[title] = type(title, (suite,), {"plugin": plugins.plugin_class(group, name)})
+    return found
+
+
 def unless_missing(call: Callable[[], T]) -> T:
     """Return what a call returns; skip the test when the call needs a package that is not installed."""
     try:
@@ -84,15 +92,19 @@ def unless_missing(call: Callable[[], T]) -> T:
         skip(str(error))
 
 
+def address(plugin: type[Any]) -> str:
+    """Return the "module:name" of a plug-in's class; skip the test when another process can't import it."""
+    if importlib.util.find_spec(plugin.__module__.partition(".")[0]) is None:
+        skip(f"{plugin.__module__} can't be imported by another process: put the plug-in into a module of its own")
+    return f"{plugin.__module__}:{plugin.__qualname__}"
+
+
 def elsewhere(plugin: type[Any], *calls: tuple[str, tuple[Any, ...]], without: Sequence[str] = ()) -> list[str]:
     """Call methods of a new instance in a fresh process; return which frameworks that process then holds.
 
     Modules named in `without` can't be imported there. Errors of trimtab's come back as they were raised.
     """
-    if importlib.util.find_spec(plugin.__module__.partition(".")[0]) is None:
-        skip(f"{plugin.__module__} can't be imported by another process: put the plug-in into a module of its own")
-    names = (plugin.__module__, plugin.__qualname__)
-    with Process("trimtab.testing.laws:Probe", *names, tuple(without)) as process:
+    with Process(f"{__name__}:Probe", address(plugin), tuple(without)) as process:
         held: list[str] = process.call("call", calls)
         return held
 
@@ -112,9 +124,9 @@ class Missing(MetaPathFinder):
 class Probe:
     """The object in the process of `elsewhere`."""
 
-    def __init__(self, module: str, name: str, without: Sequence[str]) -> None:
+    def __init__(self, plugin: str, without: Sequence[str]) -> None:
         sys.meta_path.insert(0, Missing(without))
-        self._plugin = getattr(import_module(module), name)()
+        self._plugin = imported(plugin)()
 
     def call(self, calls: Sequence[tuple[str, tuple[Any, ...]]]) -> list[str]:
         """Call methods one after the other and return the frameworks that are imported by then."""

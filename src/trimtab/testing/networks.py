@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import onnx
 
 CLASSES = 4
-_OPSET = 17
-_EPSILON = 1e-5
+_EPSILON = 1e-5  # ONNX's default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,74 +83,55 @@ def _tokens(given: Arrays) -> dict[str, Array]:
     return {"scores": (w["table"][given["ids"]] * mask).sum(1) / mask.sum(1) @ w["w"]}
 
 
-def _perceptron_graph(seed: int) -> onnx.ModelProto:
-    return _graph(
-        "perceptron",
-        seed,
-        [("Gemm", ["x", "w1", "b1"], "h", {}), ("Relu", ["h"], "r", {}), ("Gemm", ["r", "w2", "b2"], "scores", {})],
-        [("x", "FLOAT", ["batch", 16])],
-    )
+_GRAPHS = {
+    "perceptron": """
+        perceptron (float[batch, 16] x) => (float[batch, 4] scores) {
+            h = Gemm(x, w1, b1)
+            r = Relu(h)
+            scores = Gemm(r, w2, b2)
+        }""",
+    "convolution": """
+        convolution (float[batch, 3, 8, 8] image) => (float[batch, 4] scores) {
+            c = Conv <pads = [1, 1, 1, 1]> (image, w1, b1)
+            n = BatchNormalization(c, scale, shift, mean, var)
+            r = Relu(n)
+            g = GlobalAveragePool(r)
+            f = Flatten(g)
+            scores = Gemm(f, w2, b2)
+        }""",
+    "tokens": """
+        tokens (int64[batch, sequence] ids, int64[batch, sequence] mask) => (float[batch, 4] scores)
+        <int64[1] last = {2}, int64[1] middle = {1}> {
+            e = Gather(table, ids)
+            m = Cast <to = 1> (mask)
+            m1 = Unsqueeze(m, last)
+            masked = Mul(e, m1)
+            total = ReduceSum <keepdims = 0> (masked, middle)
+            count = ReduceSum <keepdims = 0> (m1, middle)
+            average = Div(total, count)
+            scores = MatMul(average, w)
+        }""",
+}
+"""The networks in the text form of ONNX; weights are named as in `weights`."""
 
 
-def _convolution_graph(seed: int) -> onnx.ModelProto:
-    return _graph(
-        "convolution",
-        seed,
-        [
-            ("Conv", ["image", "w1", "b1"], "c", {"pads": [1, 1, 1, 1]}),
-            ("BatchNormalization", ["c", "scale", "shift", "mean", "var"], "n", {"epsilon": _EPSILON}),
-            ("Relu", ["n"], "r", {}),
-            ("GlobalAveragePool", ["r"], "g", {}),
-            ("Flatten", ["g"], "f", {}),
-            ("Gemm", ["f", "w2", "b2"], "scores", {}),
-        ],
-        [("image", "FLOAT", ["batch", 3, 8, 8])],
-    )
+def _graph(name: str, seed: int) -> onnx.ModelProto:
+    from onnx import numpy_helper, parser
 
-
-def _token_graph(seed: int) -> onnx.ModelProto:
-    return _graph(
-        "tokens",
-        seed,
-        [
-            ("Gather", ["table", "ids"], "e", {}),
-            ("Cast", ["mask"], "m", {"to": 1}),
-            ("Unsqueeze", ["m", "last"], "m1", {}),
-            ("Mul", ["e", "m1"], "masked", {}),
-            ("ReduceSum", ["masked", "middle"], "total", {"keepdims": 0}),
-            ("ReduceSum", ["m1", "middle"], "count", {"keepdims": 0}),
-            ("Div", ["total", "count"], "average", {}),
-            ("MatMul", ["average", "w"], "scores", {}),
-        ],
-        [("ids", "INT64", ["batch", "sequence"]), ("mask", "INT64", ["batch", "sequence"])],
-        {"last": np.array([2]), "middle": np.array([1])},
-    )
-
-
-def _graph(
-    name: str,
-    seed: int,
-    nodes: list[tuple[str, list[str], str, dict[str, Any]]],
-    inputs: list[tuple[str, str, list[int | str]]],
-    constants: Arrays | None = None,
-) -> onnx.ModelProto:
-    from onnx import TensorProto, helper, numpy_helper
-
-    held = {**weights(name, seed), **(constants or {})}
-    graph = helper.make_graph(
-        [helper.make_node(kind, given, [made], name=f"{kind}_{made}", **more) for kind, given, made, more in nodes],
-        name,
-        [helper.make_tensor_value_info(key, getattr(TensorProto, kind), shape) for key, kind, shape in inputs],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", CLASSES])],
-        [numpy_helper.from_array(value, key) for key, value in held.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17]>' + _GRAPHS[name])
+    for node in proto.graph.node:
+        node.name = f"{node.op_type}_{node.output[0]}"
+    proto.graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in weights(name, seed).items())
+    return proto
 
 
 PERCEPTRON = Network(
-    name="perceptron", inputs=partial(_normal, (16,), "x"), answer=_perceptron, graph=_perceptron_graph
+    name="perceptron", inputs=partial(_normal, (16,), "x"), answer=_perceptron, graph=partial(_graph, "perceptron")
 )
 CONVOLUTION = Network(
-    name="convolution", inputs=partial(_normal, (3, 8, 8), "image"), answer=_convolution, graph=_convolution_graph
+    name="convolution",
+    inputs=partial(_normal, (3, 8, 8), "image"),
+    answer=_convolution,
+    graph=partial(_graph, "convolution"),
 )
-TOKENS = Network(name="tokens", inputs=_token_inputs, answer=_tokens, graph=_token_graph)
+TOKENS = Network(name="tokens", inputs=_token_inputs, answer=_tokens, graph=partial(_graph, "tokens"))

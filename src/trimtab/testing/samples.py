@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from trimtab.core.errors import MissingExtra
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Model, Settings, Split, Task, Variant
 from trimtab.data.arrays import save_array
-from trimtab.testing import perceptron
+from trimtab.testing import laws, perceptron
 from trimtab.testing.networks import CLASSES, CONVOLUTION, PERCEPTRON, TOKENS, Network
 
 ITEMS = 24
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,20 @@ def source(format_name: str, folder: Path, seed: int = 0) -> str:
     write = SOURCES[format_name]
     folder.mkdir(parents=True, exist_ok=True)
     return write(folder, PERCEPTRON, seed)
+
+
+def accepted(plugin: str, found: list[T], reasons: Mapping[str, str | None]) -> list[T]:
+    """Return what a plug-in accepts, from the reason that it gave for each format.
+
+    Skips the test when nothing is left for a reason that is not the plug-in's: every format was refused in the same
+    words, which are about this machine then, or some samples can't be made here.
+    """
+    if not found and len(reasons) > 1 and len(set(reasons.values())) == 1:
+        laws.skip(next(iter(reasons.values())) or "")
+    if not found and (missing := samples()[1]):
+        laws.skip("; ".join(missing))
+    assert found, f"{plugin} refuses every sample, override samples(): {reasons}"
+    return found
 
 
 def samples() -> tuple[list[Sample], list[str]]:

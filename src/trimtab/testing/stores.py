@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trimtab.core.codec import dumps, loads
+from trimtab.core.errors import WorkerTimeout
 from trimtab.core.machine import machine
+from trimtab.core.process import Process, imported
 from trimtab.core.protocols import Store
 from trimtab.core.values import Measurement, Reading, Trace, Workload
 from trimtab.testing import laws
@@ -32,7 +31,8 @@ class StoreSuite:
 
     def store(self, folder: Path) -> Store:
         """Return an empty store the first time, and the same one, opened again, for the same folder."""
-        return opened(self.plugin, folder)
+        store: Store = self.plugin(folder=str(folder))
+        return store
 
     def test_has_a_name_and_no_option_without_a_default(self) -> None:
         laws.check_kind(self.plugin, Store)
@@ -65,10 +65,11 @@ class StoreSuite:
         if "folder" not in inspect.signature(self.plugin).parameters:
             laws.skip(f"{self.plugin.name} takes no folder, so another process can't be told where to put")
         values = [measurement(float(number), length=20_000) for number in range(2)]
-        for number, value in enumerate(values):
-            (tmp_path / f"{number}.json").write_text(dumps(value))
         for delay_s in _KILLS_S:
-            _put_and_die(self.plugin, tmp_path, delay_s)
+            with Process(f"{__name__}:Putter", laws.address(self.plugin), str(tmp_path / "kept")) as other:
+                other.call("put", values[:1])
+                with contextlib.suppress(WorkerTimeout):
+                    other.call("put_for_ever", values, timeout_s=delay_s)
             assert self.store(tmp_path / "kept").get(_KEY) in values, "half of a measurement was kept"
 
 
@@ -90,34 +91,18 @@ def measurement(value: float | None, length: int = 3) -> Measurement:
     )
 
 
-def opened(plugin: type[Any], folder: Path) -> Store:
-    """Return a store in that folder."""
-    store: Store = plugin(folder=str(folder))
-    return store
+class Putter:
+    """The object in the process that is killed while it puts."""
 
+    def __init__(self, plugin: str, folder: str) -> None:
+        self._store: Store = imported(plugin)(folder=folder)
 
-def put_for_ever(module: str, name: str, folder: Path) -> None:
-    """Put two measurements by turns until somebody kills this process; the first line says that it began."""
-    from importlib import import_module
-
-    store = opened(getattr(import_module(module), name), folder / "kept")
-    values = [loads(Measurement, (folder / f"{number}.json").read_text()) for number in range(2)]
-    store.put(_KEY, values[0])
-    print("began", flush=True)
-    while True:
+    def put(self, values: Sequence[Measurement]) -> None:
+        """Put one measurement after the other, under the same key."""
         for value in values:
-            store.put(_KEY, value)
+            self._store.put(_KEY, value)
 
-
-def _put_and_die(plugin: type[Any], folder: Path, delay_s: float) -> None:
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from pathlib import Path; from trimtab.testing import stores; "
-        f"stores.put_for_ever({plugin.__module__!r}, {plugin.__qualname__!r}, Path({str(folder)!r}))"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == b"began\n", "the process that puts did not begin"
-            time.sleep(delay_s)
-        finally:
-            process.send_signal(signal.SIGKILL)
+    def put_for_ever(self, values: Sequence[Measurement]) -> None:
+        """Put them by turns until somebody kills this process."""
+        while True:
+            self.put(values)
