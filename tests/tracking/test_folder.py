@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,30 @@ def test_is_kept_in_the_home_of_trimtab_when_no_folder_is_given(tmp_path, monkey
     monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path))
     FolderTracker().start("run", {})
     assert (tmp_path / "runs" / "run" / "configuration.json").is_file()
+
+
+def test_a_run_that_goes_on_has_not_ended(tmp_path):
+    for _ in range(2):
+        tracker = FolderTracker(str(tmp_path))
+        tracker.start("run", {})
+        assert not (tmp_path / "run" / "status.json").exists()
+        tracker.end("finished", [])
+        assert (tmp_path / "run" / "status.json").exists()
+
+
+def test_every_line_is_a_reading_with_its_interval_unit_and_moment(tmp_path):
+    tracker = FolderTracker(str(tmp_path))
+    tracker.start("größe-1", {})
+    known = Reading(name="recall", value=0.5, low=0.25, high=0.75, samples=8, place="spam → ham\nü")
+    tracker.log([known, Reading(name="macs", value=None, provenance="unavailable", scope="no counter")], step=3)
+    first, second = (json.loads(line) for line in (tmp_path / "größe-1" / "readings.jsonl").read_text().splitlines())
+    assert (first["low"], first["high"], first["place"], first["unit"]) == (0.25, 0.75, "spam → ham\nü", "1")
+    assert (second["value"], second["provenance"], second["step"]) == (None, "unavailable", 3)
+    assert datetime.fromisoformat(first["time"]).utcoffset() == timedelta(0)
+
+
+def test_no_readings_are_no_line_and_no_error(tmp_path):
+    tracker = FolderTracker(str(tmp_path))
+    tracker.start("run", {})
+    tracker.log([], step=0)
+    assert (tmp_path / "run" / "readings.jsonl").read_text() == ""

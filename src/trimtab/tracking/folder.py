@@ -27,6 +27,7 @@ class FolderTracker:
         if run in ("", "..") or Path(run).name != run:
             raise BadInput(f"{run!r} is not a name of a run: use letters, digits and dashes")
         self._run = make_folder(self._root / run)
+        (self._run / "status.json").unlink(missing_ok=True)  # one that goes on has not ended
         write_text(self._run / "configuration.json", json.dumps(dict(configuration), indent=2))
 
     def log(self, readings: Sequence[Reading], step: int) -> None:
