@@ -85,6 +85,17 @@ def test_marked_options_are_dimensions_of_the_search():
     assert plugins.choices("techniques", "plain") == {}
 
 
+def test_defaults_are_those_of_the_signature():
+    assert plugins.defaults("techniques", "prune") == {"share": 0.5, "method": "l1", "rounds": 1, "note": ""}
+    assert plugins.defaults("techniques", "plain") == {}
+
+
+def test_what_is_made_anew_shares_nothing_with_what_was_made_before():
+    one, other = (plugins.make("techniques", "prune") for _ in range(2))
+    assert one is not other
+    assert type(one) is plugins.plugin_class("techniques", "prune")
+
+
 def test_a_plug_in_that_cannot_be_imported_is_named_with_the_reason(monkeypatch):
     for value, reason in (("no_such_module:Prune", "No module named"), ("trimtab.core.words:Prune", "no attribute")):
         gone = EntryPoint("gone", value, "trimtab.techniques")
