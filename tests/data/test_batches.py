@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trimtab.core.values import Step, Task, options
-from trimtab.data.batches import batches, feeds, groups, labels, prepared
+from trimtab.data.batches import batches, feeds, groups, labels, prepare_raw, prepared
 from trimtab.data.task import open_task
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (200, 6, 6)).astype(np.uint8)
@@ -53,3 +53,34 @@ def test_steps_bound_to_one_input_leave_the_others_alone() -> None:
 def test_steps_that_were_done_once_are_not_done_again() -> None:
     made = prepared({"a": np.ones((2, 3))}, (Step(technique="scale", options=options(divisor=2.0, once=True)),))
     assert (made["a"] == 1).all()
+
+
+def test_several_inputs_are_handed_out_side_by_side(tmp_path: Path, make_model) -> None:
+    model = make_model(ids=("int64", "N", 3), weight=("float32", "N"))
+    source = {"ids": np.arange(120).reshape(40, 3), "weight": np.arange(40, dtype=np.float32)}
+    task = open_task(source, model, tmp_path)
+    split = task.split("certify")
+    for feed in batches(task, split, 7):
+        np.testing.assert_array_equal(feed["ids"][:, 0], 3 * feed["weight"])
+    assert (labels(split), groups(split)) == (None, None)
+
+
+def test_preparing_leaves_the_given_arrays_alone() -> None:
+    raw = {"a": np.full((2, 3), 4.0)}
+    steps = (
+        Step(technique="scale", options=options(divisor=2.0)),
+        Step(technique="normalize", options=options(mean=1)),
+    )
+    assert (prepared(raw, steps)["a"] == 1).all()
+    assert (raw["a"] == 4).all()
+
+
+def test_raw_items_pass_through_every_step_also_those_done_once(make_model) -> None:
+    steps = (
+        Step(technique="resize", options=options(size=4, once=True)),
+        Step(technique="layout"),
+        Step(technique="scale", options=options(divisor=255.0, input="x")),
+    )
+    made = prepare_raw({"x": np.full((2, 8, 8, 3), 51, np.uint8)}, steps, make_model(x=("float32", "N", 3, 4, 4)))
+    assert made["x"].shape == (2, 3, 4, 4)
+    np.testing.assert_allclose(made["x"], 0.2, rtol=1e-6)

@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.core.errors import BadInput
-from trimtab.core.values import TensorSpec
-from trimtab.data.checks import fit, near_chance
+from trimtab.core.values import Split, Task, TensorSpec
+from trimtab.data.arrays import save_array
+from trimtab.data.checks import fit, near_chance, overlap
 
 CLASSES = tuple("abcdefghij")
 
@@ -92,3 +95,44 @@ def test_a_detector_of_rare_items_is_not_taken_for_chance() -> None:
     labels = (rng.random(5000) < 0.01).astype(int)
     answers = np.where(labels == 1, rng.random(5000) < 0.8, rng.random(5000) < 0.05).astype(int)
     assert near_chance(labels, answers, ("no", "yes")) is None
+
+
+def test_answers_may_be_class_numbers_that_no_label_bears() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    answers = np.where(rng.random(200) < 0.8, labels, 7)
+    assert near_chance(labels, answers, CLASSES[:3]) is None
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "hint"),
+    [
+        (np.zeros((2, 4), np.uint8), spec("float32", "N", 4), "say how to scale the numbers with --preprocess"),
+        (np.zeros((2, 4), np.float32), spec("int64", "N", 4), "say how to cast the numbers with --preprocess"),
+        (np.zeros((2, 4), np.float32), spec("float32", "N", 5), "steps reshape, pad, resample, mono"),
+        (np.zeros((2, 4, 4), np.float32), spec("float32", "N", 3, 4, 4), "steps resize, crop, rgb, grey, layout"),
+        (np.zeros((2,), np.float32), spec("float32"), "or give items of that shape"),
+    ],
+)
+def test_every_difference_names_the_step_that_mends_it(have: np.ndarray, want: TensorSpec, hint: str) -> None:
+    with pytest.raises(BadInput, match=hint) as caught:
+        fit(want, have)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cast_to_a_type_that_numpy_lacks_is_made_between_floats() -> None:
+    step = fit(spec("bfloat16", "N", 4), np.zeros((2, 4), np.float32))
+    assert step is not None
+    assert dict(step.options)["dtype"] == "bfloat16"
+
+
+def test_only_items_that_are_equal_in_every_input_are_shared(tmp_path: Path) -> None:
+    def split(name: str, first: list[int], second: list[int]) -> Split:
+        inputs = {"a": np.array(first), "b": np.array(second)}
+        files = tuple(save_array(key, tmp_path / f"{name}-{key}.npy", array) for key, array in inputs.items())
+        return Split(name=name, inputs=files, rows=save_array("rows", tmp_path / f"{name}.npy", np.arange(len(first))))
+
+    certify = split("certify", [1, 2, 3, 3], [1, 1, 1, 1])
+    others = split("calibrate", [1, 2], [9, 9]), split("select", [3, 1, 3], [1, 1, 1]), split("train", [2], [1])
+    assert overlap(Task(splits=(certify, *others))) == {"select": 3, "train": 1}
+    assert overlap(Task(splits=others)) == {}

@@ -1,3 +1,4 @@
+import sys
 import wave
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trimtab.core.errors import BadInput
+from trimtab.core.errors import BadInput, MissingExtra
+from trimtab.data.folders import read_image, read_sound
 from trimtab.data.sources import read_source
 from trimtab.data.table import ANY
 
@@ -42,7 +44,7 @@ def test_images_are_read_as_they_were_written_with_the_folder_as_label(tmp_path:
     assert table.labels.tolist() == [0, 0, 1, 1, 1]
     read = [table.columns[ANY].read(row)[0] for row in range(5)]
     np.testing.assert_array_equal(np.stack(read), pixels[[3, 4, 0, 1, 2]])
-    assert table.columns[ANY].name(0) == str(Path("cat") / "000.png")
+    assert table.columns[ANY].names[0] == str(Path("cat") / "000.png")
 
 
 def test_a_palette_or_transparent_image_becomes_rgb(tmp_path: Path, make_model) -> None:
@@ -85,7 +87,7 @@ def test_train_and_val_folders_of_class_folders_are_splits(tmp_path: Path, make_
     assert table.classes == ("a", "b")
     assert table.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1]
     assert table.splits.tolist() == ["train"] * 5 + ["val"] * 4
-    assert table.columns[ANY].name(5) == str(Path("b") / "000.png")
+    assert table.columns[ANY].names[5] == str(Path("b") / "000.png")
 
 
 def test_numbered_classes_are_in_text_order_and_that_is_said(tmp_path: Path, make_model) -> None:
@@ -118,3 +120,41 @@ def test_images_and_sounds_in_one_folder_are_refused(tmp_path: Path, make_model)
     save_sound(tmp_path / "a" / "x.wav", np.zeros(9), 8000)
     with pytest.raises(BadInput, match="both images and sounds"):
         read_source(tmp_path, make_model().signature)
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path, make_model) -> None:
+    save_images(tmp_path, {"a": 2})
+    save_images(tmp_path / "a", {".thumbnails": 1, "more": 1})
+    (tmp_path / "a" / "._001.png").write_bytes(b"a shadow of another system")
+    column = read_source(tmp_path, make_model().signature).columns[ANY]
+    assert column.names == tuple(str(Path("a") / name) for name in ("000.png", "001.png", Path("more") / "000.png"))
+
+
+def test_class_names_may_be_any_text(tmp_path: Path, make_model) -> None:
+    save_images(tmp_path, {"²": 1, "Straße 7": 1, "猫": 1})
+    table = read_source(tmp_path, make_model().signature)
+    assert (table.classes, table.notes) == (("Straße 7", "²", "猫"), ())
+
+
+def test_deep_images_keep_their_numbers(tmp_path: Path, make_model) -> None:
+    pixels = np.array([[0, 300], [65535, 7]], dtype=np.uint16)
+    (tmp_path / "scan").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "scan" / "0.png")
+    np.testing.assert_array_equal(read_source(tmp_path, make_model().signature).columns[ANY].read(0)[0], pixels)
+
+
+def test_a_black_and_white_image_is_grey(tmp_path: Path) -> None:
+    Image.new("1", (3, 2), 1).save(tmp_path / "0.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "0.png")[0], np.full((2, 3), 255, np.uint8))
+
+
+def test_sound_without_a_sample_is_named(tmp_path: Path) -> None:
+    save_sound(tmp_path / "a.wav", np.zeros(0), 8000)
+    with pytest.raises(BadInput, match=r"a\.wav holds no samples; replace or remove it"):
+        read_sound(tmp_path / "a.wav")
+
+
+def test_images_without_pillow_name_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'trimtab\[images\]'"):
+        read_image(tmp_path / "0.png")

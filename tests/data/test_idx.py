@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trimtab.core.errors import BadInput
-from trimtab.data.idx import read_idx, read_idx_folder
+from trimtab.data.idx import idx_files, read_idx, read_idx_folder
 from trimtab.data.table import ANY
 
 
@@ -61,3 +61,27 @@ def test_labels_without_images_are_refused(tmp_path: Path) -> None:
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(3, np.uint8))
     with pytest.raises(BadInput, match="no images"):
         read_idx_folder(tmp_path)
+
+
+def test_images_alone_have_no_labels_and_a_lone_part_is_simply_the_data(tmp_path: Path) -> None:
+    write_idx(tmp_path / "images-idx3-ubyte", np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
+    table = read_idx_folder(tmp_path)
+    assert (len(table), table.labels, table.splits) == (3, None, None)
+
+
+def test_other_files_of_the_folder_are_no_idx_files(tmp_path: Path) -> None:
+    for name in ("readme.md", "train-images-idx3-ubyte.txt", "images.idx3", "emnist-train-images-idx3-ubyte"):
+        (tmp_path / name).write_text("something else")
+    assert idx_files(tmp_path) == {}
+
+
+def test_of_a_file_and_its_gzipped_twin_the_plain_one_is_read(tmp_path: Path) -> None:
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", np.ones((2, 2, 2), np.uint8))
+    write_idx(tmp_path / "t10k-images-idx3-ubyte.gz", np.zeros((9, 2, 2), np.uint8))
+    assert len(read_idx_folder(tmp_path)) == 2
+
+
+def test_an_unknown_type_of_number_is_no_idx_file(tmp_path: Path) -> None:
+    write_idx(tmp_path / "a-ubyte", np.zeros((2, 2), np.uint8), code=0x0A)
+    with pytest.raises(BadInput, match="not an IDX file"):
+        read_idx(tmp_path / "a-ubyte")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +93,20 @@ def test_a_class_without_items_is_noted() -> None:
 @pytest.mark.parametrize(
     "labels, shape, message",
     [
-        ([0, 1, 3], ("N", 3), "label 3 is a class the model never saw"),
-        ([0, 1, -1], ("N", 3), "class numbers|never saw"),
-        ([0.0, np.nan], ("N", 3), "label of item 1 is NaN"),
+        ([0, 1, 3], ("N", 3), "label 3 of item 2 .1 such in all. is a class the model never saw: it answers 0 to 2"),
+        ([0, -1, -1], ("N", 3), "label -1 of item 1 .2 such in all. .* correct or drop these items"),
+        ([0, 1, 0.5], ("N", 3), "label 0.5 of item 2"),
+        ([[0.5, 1.0, 2.0]], ("N", 3), "not class numbers, one per item; give whole"),
+        ([0.0, np.inf], ("N", 3), "label of item 1 is inf; mend or drop"),
+        ([["a", "b"], ["c", "d"]], ("N", 2), "give one class number, name or value per item"),
+        (np.array(["2020-01-01"], "datetime64[D]"), ("N", 3), "labels are datetime64"),
+        ([0.0, np.nan], ("N", 3), "label of item 1 is nan; mend or drop"),
         ([[0, 1, 0], [1, 0, 0]], ("N", 3), "one-hot"),
         (["a", "b"], ("N", 3), "2 classes and the model answers 3"),
     ],
 )
 def test_labels_that_do_not_fit_are_one_clear_line(labels, shape, message: str) -> None:
-    kind = "classification" if -1 in np.ravel(labels).tolist() else None
+    kind = "classification" if np.ndim(labels) == 2 and np.asarray(labels).dtype.kind == "f" else None
     with pytest.raises(BadInput, match=message):
         ask(labels, shape, kind=kind)
 
@@ -143,3 +149,49 @@ def test_the_answer_output_must_be_named_when_there_are_several(make_model) -> N
     two = type(signature)(inputs=signature.inputs, outputs=signature.outputs * 2)
     with pytest.raises(BadInput, match="--output-name"):
         answer_spec(two, None)
+
+
+def test_flat_columns_bytes_and_booleans_are_labels_too() -> None:
+    assert ask([[0], [2], [1]]).labels.tolist() == [0, 2, 1]
+    assert ask(np.array([b"cat", b"ape", b"dog"])).classes == ("ape", "cat", "dog")
+    assert ask([True, False], ("N", 2)).labels.tolist() == [1, 0]
+
+
+def test_without_a_width_the_labels_say_how_many_classes_there_are() -> None:
+    found = ask([0, 4, 2], ("N", "C"))
+    assert (found.kind, len(found.classes)) == ("classification", 5)
+    assert ask([0, 1], ("N", "C")).kind == "binary"
+    assert ask([0.0, 1.5], ("N", "C")).kind == "regression"
+
+
+@pytest.mark.parametrize("names", [["größe", "maß", "日本語"], ["a", "A", " a b"], [str(n) for n in (2, 10, 1)]])
+def test_any_text_is_a_class_name_and_every_item_keeps_its_own(names: list[str]) -> None:
+    found = ask([*names, *reversed(names)])
+    assert found.classes == tuple(sorted(names))
+    assert [found.classes[number] for number in found.labels] == [*names, *reversed(names)]
+
+
+def test_absent_classes_are_counted_and_the_first_ones_named() -> None:
+    (note,) = ask([0, 1, 7], ("N", 9)).notes
+    assert note == "6 of 9 classes have no items, so nothing is proven about them: 2, 3, 4, 5, 6 …"
+
+
+@pytest.mark.parametrize(
+    ("labels", "shape", "kind", "message"),
+    [
+        (["a", "b", "c"], ("N", 3), "regression", "label 'a' is not a number, and regression needs numbers"),
+        ([0, 1, 2], ("N", 3), "binary", "a binary task has 2 classes and these labels have 3; leave --kind away"),
+        ([0, 1, 2], ("N", 1), "classification", "label 2 of item 2"),
+    ],
+)
+def test_a_kind_that_the_labels_contradict_is_one_clear_line(labels, shape, kind: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        ask(labels, shape, kind=kind)
+
+
+def test_a_model_without_an_output_to_judge_is_refused(make_model) -> None:
+    signature = make_model().signature
+    state = replace(signature.outputs[0], role="state")
+    with pytest.raises(BadInput, match="no output to judge; export it with one"):
+        answer_spec(replace(signature, outputs=(state,)), None)
+    assert answer_spec(replace(signature, outputs=(state, signature.outputs[0])), None).role == "data"

@@ -68,3 +68,25 @@ def test_an_npy_file_is_mapped_and_has_no_labels(tmp_path: Path, make_model) -> 
     table = read_source(tmp_path / "data.npy", make_model().signature)
     assert isinstance(table.columns[ANY], np.memmap)
     assert table.labels is None
+
+
+def test_a_lone_number_or_objects_are_no_items(tmp_path: Path, make_model) -> None:
+    np.savez(tmp_path / "data.npz", inputs=np.float32(3))
+    with pytest.raises(BadInput, match="'inputs' is a single number; each array needs one row per item"):
+        read_source(tmp_path / "data.npz", make_model().signature)
+    with pytest.raises(BadInput, match="'inputs' holds Python objects; store plain numbers"):
+        read_source({"inputs": np.array([{}, {}], dtype=object)}, make_model().signature)
+
+
+def test_only_the_documented_name_is_taken_where_several_arrays_could_be_the_input(tmp_path: Path, make_model) -> None:
+    np.savez(tmp_path / "data.npz", extra=np.zeros((3, 2)), inputs=np.ones((3, 4)), labels=np.arange(3))
+    assert read_source(tmp_path / "data.npz", make_model().signature).columns[ANY].tolist() == [[1] * 4] * 3
+    np.savez(tmp_path / "data.npz", first=np.zeros((3, 2)), second=np.ones((3, 4)))
+    with pytest.raises(BadInput, match="holds 'first', 'second'; name the array 'inputs'"):
+        read_source(tmp_path / "data.npz", make_model().signature)
+
+
+def test_a_file_of_another_kind_says_how_it_begins(tmp_path: Path, make_model) -> None:
+    (tmp_path / "data.npz").write_bytes(b"\x80\x04pickled")
+    with pytest.raises(BadInput, match=r"is not a \.npz file .it begins with .*; write it with numpy\.savez"):
+        read_source(tmp_path / "data.npz", make_model().signature)

@@ -89,3 +89,41 @@ def test_files_are_brought_to_one_size_once_and_arrays_only_by_users_functions()
     assert not any(is_once(step) for step in marked(steps, by_item=False))
     own = (steps[0], Step(technique="call", options=options(function="a:b")), steps[1])
     assert [is_once(step) for step in marked(own, by_item=False)] == [True, True, False]
+
+
+def test_a_tokenizer_is_found_beside_the_toml_file(tmp_path: Path, make_model) -> None:
+    (tmp_path / "p.toml").write_text('[[step]]\nname = "tokenize"\ntokenizer = "tokenizer.json"\nlength = 9\n')
+    (step,) = spell(tmp_path / "p.toml", make_model().signature)
+    assert dict(step.options) == {"tokenizer": str((tmp_path / "tokenizer.json").resolve()), "length": 9}
+
+
+def test_a_tokenizer_or_its_folder_and_a_function_are_steps_of_their_own(tmp_path: Path, make_model) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for given in (tmp_path, tmp_path / "tokenizer.json"):
+        (step,) = spell(given, make_model().signature)
+        assert dict(step.options)["tokenizer"] == str(tmp_path / "tokenizer.json")
+    assert spell("own.code:prepare", make_model().signature) == (
+        Step(technique="call", options=options(function="own.code:prepare")),
+    )
+
+
+def test_steps_taken_from_a_task_are_done_anew(make_model) -> None:
+    given = marked([Step(technique="resize", options=options(size=4))], by_item=True)
+    assert is_once(given[0])
+    assert spell(given, make_model().signature) == (Step(technique="resize", options=options(size=4)),)
+
+
+def test_what_is_done_once_ends_with_the_last_step_that_changes_sizes() -> None:
+    names = ("scale", "tokenize", "layout", "pad", "cast")
+    steps = tuple(Step(technique=name) for name in names)
+    assert [is_once(step) for step in marked(steps, by_item=True)] == [True, True, True, True, False]
+    assert [is_once(step) for step in marked(steps, by_item=False)] == [True, True, False, False, False]
+    assert marked((), by_item=True) == ()
+
+
+@pytest.mark.parametrize(("size", "resized"), [(224, 256), (96, 110), (299, 342)])
+def test_imagenet_keeps_its_proportion_at_any_size(make_model, size: int, resized: int) -> None:
+    first, second, *_ = spell("imagenet", make_model(x=("float32", "N", 3, size, size)).signature)
+    assert (dict(first.options)["size"], dict(second.options)["size"]) == (resized, size)
+    free = spell("imagenet", make_model(x=("float32", "N", 3, "H", "W")).signature)
+    assert dict(free[1].options)["size"] == 224

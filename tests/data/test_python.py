@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trimtab.core.errors import BadInput
+from trimtab.data.python import is_reference
 from trimtab.data.sources import read_source
 from trimtab.data.table import TEXT
 
@@ -111,3 +112,60 @@ def test_a_function_that_fails_is_one_clear_line(in_folder: Path, make_model, re
 def test_empty_or_ragged_data_is_refused(make_model, source) -> None:
     with pytest.raises(BadInput):
         read_source(source, make_model().signature)
+
+
+class Items:
+    """What torch calls a map-style data set: a length and items by number."""
+
+    def __init__(self, *items: object) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> object:
+        return self.items[row]
+
+
+def test_a_data_set_of_texts_or_numbers_needs_no_torch(make_model) -> None:
+    texts = make_model(input_ids=("int64", "N", "T")).signature
+    table = read_source(Items(("grün", 0), ("日本", 1)), texts)
+    assert (table.columns[TEXT].tolist(), table.labels.tolist()) == (["grün", "日本"], [0, 1])
+    assert read_source(Items(1.5, 2.5), make_model(x=("float32", "N")).signature).labels is None
+
+
+def test_items_whose_label_is_none_have_no_labels(make_model) -> None:
+    check(read_source(Items(*((item, None) for item in INPUTS)), make_model().signature), labels=None)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([{"x": np.ones(2)}, {"x": np.ones(2), "label": 1}], "hold different things .x in the first.; make them alike"),
+        ([{"x": np.ones(2), "label": 1}, {"x": np.ones(2)}], "hold different things"),
+        ([(np.ones(2), 1), (np.ones(3), 1)], "differ in shape .*; make them alike"),
+        ([object()], "an item is a object; give .input, label., a dictionary, or a tensor"),
+        ([], "holds no items; give data with at least a few hundred"),
+    ],
+)
+def test_items_that_are_not_alike_are_one_clear_line(make_model, items: list, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        read_source(Items(*items), make_model().signature)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_message_of_the_users_own_data_is_passed_on(in_folder: Path, make_model) -> None:
+    (in_folder / "own_data_three.py").write_text(
+        "from trimtab.core.errors import BadInput\ndef load():\n    raise BadInput('fetch the archive first')\n"
+    )
+    with pytest.raises(BadInput, match="fetch the archive first") as caught:
+        read_source("own_data_three:load", make_model().signature)
+    assert str(caught.value) == "fetch the archive first"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a:b", True), ("a.b.c:d_1", True), ("a.py:b", True), ("C:\\data", False), ("a:b.c", False), ("http://x", False)],
+)
+def test_a_reference_is_a_module_and_a_name(text: str, expected: bool) -> None:
+    assert is_reference(text) is expected

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.data.sources import read_source
+from trimtab.data.table import ANY
 
 
 def test_files_named_for_splits_are_those_splits(tmp_path: Path, make_model) -> None:
@@ -72,3 +74,32 @@ def test_an_unknown_split_name_is_refused(make_model) -> None:
     source = {"inputs": np.zeros((3, 4)), "split": np.array(["train", "select", "proof"])}
     with pytest.raises(BadInput, match="unknown split 'proof'"):
         read_source(source, make_model().signature)
+
+
+def test_a_folder_for_each_split_may_hold_files_of_any_kind(tmp_path: Path, make_model) -> None:
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+    np.savez(tmp_path / "train" / "data.npz", inputs=np.ones((3, 4)), labels=np.array([0, 1, 1]))
+    (tmp_path / "val" / "rows.csv").write_text("a,b,c,d,label\n1,1,1,1,0\n2,2,2,2,1\n")
+    table = read_source(tmp_path, make_model().signature)
+    assert table.columns[ANY].tolist() == [[1] * 4] * 4 + [[2] * 4]
+    assert (table.labels.tolist(), table.splits.tolist()) == ([0, 1, 1, 0, 1], ["train"] * 3 + ["val"] * 2)
+
+
+def test_hidden_files_are_no_data(tmp_path: Path, make_model) -> None:
+    (tmp_path / ".DS_Store").write_bytes(b"\0")
+    with pytest.raises(BadInput, match="is empty; --data takes"):
+        read_source(tmp_path, make_model().signature)
+
+
+def test_a_lone_idx_file_is_an_input_without_labels(tmp_path: Path, make_model) -> None:
+    (tmp_path / "images-ubyte").write_bytes(struct.pack(">4B2I", 0, 0, 8, 2, 2, 3) + bytes(range(6)))
+    table = read_source(tmp_path / "images-ubyte", make_model().signature)
+    assert table.columns[ANY].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_errors_of_a_part_name_the_part(tmp_path: Path, make_model) -> None:
+    np.savez(tmp_path / "train.npz", inputs=np.ones((3, 4)), labels=np.zeros(2, int))
+    np.savez(tmp_path / "test.npz", inputs=np.ones((3, 4)), labels=np.zeros(3, int))
+    with pytest.raises(BadInput, match="train: the arrays differ in length"):
+        read_source(tmp_path, make_model().signature)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from trimtab.core.errors import BadInput
-from trimtab.core.files import disk_errors, make_folder
+from trimtab.core.files import whole_file
 from trimtab.core.protocols import Array
 from trimtab.core.values import ArrayFile
 
@@ -45,29 +43,21 @@ def save_rows(name: str, path: Path, chunks: Iterable[Array], rows: int) -> Arra
     """Write chunks of rows, `rows` in all, as one `.npy` file without ever holding more than one chunk.
 
     Raises:
-        BadInput: a chunk's dtype or item shape differs from the first one's.
+        BadInput: there is no chunk, or one's dtype or item shape differs from the first one's.
     """
-    make_folder(path.parent)
     first: Array | None = None
-    with disk_errors(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            for chunk in chunks:
-                if first is None:
-                    first = chunk
-                    _write_header(file, (rows, *chunk.shape[1:]), chunk.dtype)
-                elif chunk.shape[1:] != first.shape[1:] or chunk.dtype != first.dtype:
-                    raise BadInput(f"{name}: {_shown(chunk)} follows {_shown(first)}; all items must be alike")
-                file.write(chunk.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    if first is None:
-        raise BadInput(f"{name}: there are no items; give at least one")
-    return ArrayFile(name=name, path=path, dtype=first.dtype.name, shape=(rows, *first.shape[1:]))
+    with whole_file(path) as file:
+        for chunk in chunks:
+            if first is None:
+                first, shape = chunk, (rows, *chunk.shape[1:])
+                header = {"descr": np.lib.format.dtype_to_descr(chunk.dtype), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            elif chunk.shape[1:] != first.shape[1:] or chunk.dtype != first.dtype:
+                raise BadInput(f"{name}: {_shown(chunk)} follows {_shown(first)}; all items must be alike")
+            file.write(chunk.tobytes())
+        if first is None:
+            raise BadInput(f"{name}: there are no items; give at least one")
+    return ArrayFile(name=name, path=path, dtype=first.dtype.name, shape=shape)
 
 
 def parts(rows: int, size: int = CHUNK) -> Iterator[slice]:
@@ -77,19 +67,8 @@ def parts(rows: int, size: int = CHUNK) -> Iterator[slice]:
 
 def row_digests(arrays: Iterable[Array]) -> list[bytes]:
     """Return one 16-byte digest per row over the raw bytes of all arrays, which have the same number of rows."""
-    held = [np.asarray(array) for array in arrays]
-    digests = []
-    for row in range(len(held[0])):
-        total = hashlib.blake2b(digest_size=16)
-        for array in held:
-            total.update(np.ascontiguousarray(array[row]).tobytes())
-        digests.append(total.digest())
-    return digests
-
-
-def _write_header(file: object, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)  # type: ignore[arg-type]  # a named temporary file is one
+    rows = zip(*arrays, strict=True)
+    return [hashlib.blake2b(b"".join(item.tobytes() for item in row), digest_size=16).digest() for row in rows]
 
 
 def _shown(chunk: Array) -> str:

@@ -48,15 +48,12 @@ def fit(spec: TensorSpec, prepared: Array, stateful: bool = False) -> Step | Non
 
 def overlap(task: Task) -> dict[str, int]:
     """Return how many certify items occur, byte by byte, in each other split; splits without any are left out."""
-    certify = task.split("certify")
-    if certify is None:
-        return {}
-    proof = row_digests(open_array(file) for file in certify.inputs)
+    digests = {split.name: row_digests(open_array(file) for file in split.inputs) for split in task.splits}
+    proof = digests.pop("certify", [])
     shared = {}
-    for split in task.splits:
-        if split.name != "certify":
-            seen = set(row_digests(open_array(file) for file in split.inputs))
-            shared[split.name] = sum(digest in seen for digest in proof)
+    for name, found in digests.items():
+        seen = set(found)
+        shared[name] = sum(digest in seen for digest in proof)
     return {name: count for name, count in shared.items() if count}
 
 
@@ -70,9 +67,8 @@ def near_chance(labels: ArrayLike, answers: ArrayLike, classes: Sequence[str]) -
     """
     truth, given = np.asarray(labels, dtype=np.int64), np.asarray(answers, dtype=np.int64)
     right = truth == given
-    count = len(classes)
-    shares = np.bincount(truth, minlength=count) / len(truth), np.bincount(given, minlength=count) / len(given)
-    chance = float(np.dot(shares[0][:count], shares[1][:count]))
+    count = max(len(classes), int(truth.max()) + 1, int(given.max()) + 1)  # the answers may be class numbers themselves
+    chance = float(np.dot(*(np.bincount(each, minlength=count) / len(each) for each in (truth, given))))
     permuted = _permuted(truth, given, count)
     if permuted is not None and permuted - right.mean() > _PERMUTED_GAIN:
         return (

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.protocols import Array
-from trimtab.data.table import ANY, Items, Table
+from trimtab.data.table import ANY, Files, Table
 
 IMAGES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"))
 SOUNDS = frozenset((".wav", ".wave"))
@@ -38,87 +36,51 @@ def read_flat_folder(folder: Path) -> Table:
 
 
 def media_files(folder: Path) -> list[Path]:
-    """Return the image and sound files of a folder and its subfolders, sorted by path; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGES | SOUNDS and not path.name.startswith(".") and path.is_file()
-    )
+    """Return the image and sound files of a folder and its subfolders, sorted by path; what is hidden is left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES | SOUNDS and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """Image files; grey ones are read as [height, width], colour ones as [height, width, 3], 8 bit unless deeper."""
-
-    paths: Sequence[Path]
-    folder: Path
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, row: int) -> tuple[Array, None]:
-        """Return one image; it has no rate."""
-        try:
-            from PIL import Image
-        except ImportError as error:
-            raise MissingExtra("pillow", "images", "reading images") from error
-        path = self.paths[row]
-        try:
-            with Image.open(path) as image:
-                if image.mode in ("1", "L", "LA"):
-                    return np.asarray(image.convert("L")), None
-                if image.mode in ("I;16", "I", "F"):
-                    return np.asarray(image), None
-                return np.asarray(image.convert("RGB")), None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise BadInput(f"the image {path} can't be read ({error}); replace or remove it") from error
-
-    def name(self, row: int) -> str:
-        """Return the path inside the folder."""
-        return str(self.paths[row].relative_to(self.folder))
+def read_image(path: Path) -> tuple[Array, int | None]:
+    """Return an image, [height, width] when it is grey and [height, width, 3] when not, 8 bit unless it is deeper."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtra("pillow", "images", "reading images") from error
+    try:
+        with Image.open(path) as image:
+            if image.mode in ("I;16", "I", "F"):
+                return np.asarray(image), None
+            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")), None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInput(f"the image {path} can't be read ({error}); replace or remove it") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Sounds:
-    """WAV files; read as [samples] or, with several channels, [samples, channels], in the file's own dtype."""
+def read_sound(path: Path) -> tuple[Array, int | None]:
+    """Return a WAV file, [samples] or [samples, channels] in its own dtype, and its samples per second."""
+    from scipy.io import wavfile
 
-    paths: Sequence[Path]
-    folder: Path
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, row: int) -> tuple[Array, int]:
-        """Return the samples of one file and how many there are per second."""
-        from scipy.io import wavfile
-
-        path = self.paths[row]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that aren't sound
-                rate, samples = wavfile.read(path)
-        except (OSError, ValueError, EOFError) as error:
-            raise BadInput(f"the sound file {path} can't be read ({error}); replace or remove it") from error
-        if not len(samples):
-            raise BadInput(f"the sound file {path} holds no samples; replace or remove it")
-        return samples, int(rate)
-
-    def name(self, row: int) -> str:
-        """Return the path inside the folder."""
-        return str(self.paths[row].relative_to(self.folder))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that aren't sound
+            rate, samples = wavfile.read(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadInput(f"the sound file {path} can't be read ({error}); replace or remove it") from error
+    if not len(samples):
+        raise BadInput(f"the sound file {path} holds no samples; replace or remove it")
+    return samples, int(rate)
 
 
-def _items(files: list[Path], folder: Path) -> Items:
+def _items(files: list[Path], folder: Path) -> Files:
     sounds = [path for path in files if path.suffix.lower() in SOUNDS]
-    if not sounds:
-        return Images(files, folder)
-    if len(sounds) < len(files):
+    if 0 < len(sounds) < len(files):
         raise BadInput(f"{folder} holds both images and sounds; keep one kind")
-    return Sounds(files, folder)
+    names = tuple(str(path.relative_to(folder)) for path in files)
+    return Files(tuple(files), names, read_sound if sounds else read_image)
 
 
 def _order_note(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(name.isdigit() for name in names) or sorted(names, key=int) == list(names):
+    if not all(name.isdecimal() for name in names) or sorted(names, key=int) == list(names):
         return ()
     shown = ", ".join(names[:4])
     return (f"class folders are taken in the order of their names as text ({shown} …); --labels gives another order",)

@@ -29,18 +29,15 @@ class Answers:
 
 def answer_spec(signature: Signature, name: str | None) -> TensorSpec:
     """Return the output that holds the answer; raise `BadInput` when there are several and none was named."""
-    specs = [spec for spec in signature.outputs if spec.role == "data"]
-    listed = ", ".join(spec.name for spec in specs)
+    named = [spec for spec in signature.outputs if spec.role == "data" and name in (None, spec.name)]
+    if len(named) == 1:
+        return named[0]
+    listed = ", ".join(spec.name for spec in signature.outputs if spec.role == "data")
+    if not listed:
+        raise BadInput("the model has no output to judge; export it with one")
     if name is not None:
-        found = next((spec for spec in specs if spec.name == name), None)
-        if found is None:
-            raise BadInput(f"the model has no output {name!r}; choose --output-name from {listed}")
-        return found
-    if len(specs) != 1:
-        raise BadInput(
-            f"the model has {len(specs)} outputs; say which one holds the answer with --output-name ({listed})"
-        )
-    return specs[0]
+        raise BadInput(f"the model has no output {name!r}; choose --output-name from {listed}")
+    raise BadInput(f"the model has {len(named)} outputs; say which one holds the answer with --output-name ({listed})")
 
 
 def answers(table: Table, output: TensorSpec, request: DataRequest) -> Answers:
@@ -106,13 +103,18 @@ def _axes(output: TensorSpec) -> list[int | str]:
 
 
 def _plain(labels: Array) -> Array:
-    """Return labels as a flat array of numbers or text; raise `BadInput` for NaN and for one-hot labels."""
-    if labels.dtype.kind == "O":
+    """Return labels as int64, floats or text; raise `BadInput` for what is no label."""
+    if labels.dtype.kind in "OS":
         labels = labels.astype(str)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise BadInput(f"the label of item {int(np.argwhere(np.isnan(labels))[0][0])} is NaN; mend or drop that item")
+    if labels.dtype.kind not in "iubfU" or (labels.dtype.kind == "U" and labels.ndim > 1):
+        raise BadInput(
+            f"the labels are {labels.dtype} {list(labels.shape)}; give one class number, name or value per item"
+        )
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.argwhere(~np.isfinite(labels))[0][0])
+        raise BadInput(f"the label of item {row} is {labels[row]}; mend or drop that item")
     if labels.ndim == 2 and labels.dtype.kind in "iub" and ((labels == 0) | (labels == 1)).all():
         raise BadInput("the labels are one-hot; give class numbers (labels.argmax(axis=1)) instead")
     return labels.astype(np.int64) if labels.dtype.kind in "iub" else labels
@@ -127,12 +129,14 @@ def _kind(labels: Array | None, output: TensorSpec, width: int | None) -> Kind:
     if labels.dtype.kind == "U":
         binary = width in (1, 2) or (width is None and len(np.unique(labels)) == 2)
         return "binary" if binary else "classification"
+    if labels.ndim == 1 and width is not None and width > 1:  # one label for several outputs can only be a class
+        return "binary" if width == 2 else "classification"
     classlike = labels.ndim == 1 and bool(((labels >= 0) & (labels == np.floor(labels))).all())
-    if not classlike or (labels.dtype.kind == "f" and width != 1 and labels.max() >= (width or 0)):
+    if not classlike or (labels.dtype.kind == "f" and width is None):
         return "regression"
-    if width == 1:
-        return "binary" if labels.max() <= 1 else "regression"
-    return "binary" if width == 2 or (width is None and labels.max() <= 1) else "classification"
+    if labels.max() <= 1:
+        return "binary"
+    return "regression" if width == 1 else "classification"
 
 
 def _unlabelled(
@@ -178,19 +182,19 @@ def _numbered(
                 )
         numbers = np.searchsorted(np.sort(classes), labels)
         return np.argsort(classes)[numbers].astype(np.int64), classes, notes
-    if labels.ndim != 1 or not np.array_equal(labels, np.floor(labels)):
+    if labels.ndim != 1:
         raise BadInput(
             "the labels are not class numbers, one per item; give whole numbers or names, or --kind regression"
         )
-    numbers = labels.astype(np.int64)
-    count = len(listed) or (max(width, 2) if width is not None else int(numbers.max()) + 1)
-    if numbers.min() < 0 or numbers.max() >= count:
-        wrong = int(numbers.min() if numbers.min() < 0 else numbers.max())
+    count = len(listed) or max(2, int(labels.max()) + 1 if width is None else width)
+    strange = np.flatnonzero((labels < 0) | (labels >= count) | (labels != np.floor(labels)))
+    if len(strange):
+        row = int(strange[0])
         raise BadInput(
-            f"label {wrong} is a class the model never saw: it answers {count} classes, 0 to {count - 1}; "
-            "check the labels or --output-name"
+            f"label {labels[row]} of item {row} ({len(strange):,} such in all) is a class the model never saw: "
+            f"it answers 0 to {count - 1}; correct or drop these items, or check --labels, --output-name and --kind"
         )
-    return numbers, listed or tuple(str(number) for number in range(max(count, 2))), notes
+    return labels.astype(np.int64), listed or tuple(str(number) for number in range(count)), notes
 
 
 def _all_known(labels: Array, classes: tuple[str, ...]) -> None:
@@ -203,7 +207,7 @@ def _all_known(labels: Array, classes: tuple[str, ...]) -> None:
 
 
 def _missing(numbers: Array, classes: tuple[str, ...]) -> tuple[str, ...]:
-    absent = [name for number, name in enumerate(classes) if number not in set(np.unique(numbers).tolist())]
+    absent = [classes[number] for number in np.flatnonzero(np.bincount(numbers, minlength=len(classes)) == 0)]
     if not absent:
         return ()
     shown = ", ".join(absent[:5]) + (" …" if len(absent) > 5 else "")

@@ -49,7 +49,7 @@ def spell(given: Preprocess, signature: Signature) -> tuple[Step, ...]:
     if given is None:
         return ()
     if not isinstance(given, str | Path):
-        return tuple(_unmarked(check(step)) for step in given)
+        return tuple(replace(check(step), options=tuple(o for o in step.options if o[0] != ONCE)) for step in given)
     spec = next(iter(signature.data_inputs), None)
     if given in _PRESETS and spec is not None:
         return _PRESETS[str(given)](spec)
@@ -92,10 +92,6 @@ def marked(steps: Iterable[Step], by_item: bool) -> tuple[Step, ...]:
         replace(step, options=options(dict(step.options), **{ONCE: True})) if position <= last else step
         for position, step in enumerate(listed)
     )
-
-
-def _unmarked(step: Step) -> Step:
-    return replace(step, options=tuple(option for option in step.options if option[0] != ONCE))
 
 
 def _step(given: dict[str, Any], path: Path) -> Step:

@@ -64,7 +64,8 @@ def from_python(source: Any, wanted: Wanted, name: str) -> Table:
     if _is_tensor(source) or (isinstance(source, list) and not (source and isinstance(source[0], tuple | dict))):
         return from_arrays({"inputs": as_array(source)}, wanted, name)
     if isinstance(source, tuple) and len(source) == 2:
-        return _pair(source[0], source[1], wanted, name)
+        inputs, labels = source
+        return from_python(_with_labels(inputs, labels, wanted), wanted, name)
     if hasattr(source, "dataset") and hasattr(source, "batch_size") and isinstance(source, Iterable):
         return _loader(source, wanted, name)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, tuple):
@@ -92,23 +93,9 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "detach")
 
 
-def _pair(inputs: Any, labels: Any, wanted: Wanted, name: str) -> Table:
-    held = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
-    if labels is not None:
-        held[_label_name(wanted)] = labels
-    return from_arrays({key: as_array(value) for key, value in held.items()}, wanted, name)
-
-
-def _label_name(wanted: Wanted) -> str:
-    """Return a name for the labels that no input bears."""
-    return next(name for name in LABELS if name not in wanted.names)
-
-
 def _dataset(source: Any, wanted: Wanted, name: str) -> Table:
-    if not len(source):
-        raise BadInput(f"{name} holds no items; give data with at least a few hundred")
-    items = [_named(source[row], wanted, name) for row in range(len(source))]
-    return _from_batches([{key: as_array(value)[None] for key, value in item.items()} for item in items], wanted, name)
+    items = (_named(source[row], wanted, name) for row in range(len(source)))
+    return _joined([{key: as_array(value)[None] for key, value in item.items()} for item in items], wanted, name)
 
 
 def _loader(source: Any, wanted: Wanted, name: str) -> Table:
@@ -116,8 +103,8 @@ def _loader(source: Any, wanted: Wanted, name: str) -> Table:
         raise BadInput(
             f"{name} is a DataLoader that shuffles; make it with shuffle=False so that items keep their numbers"
         )
-    batches = [_named(batch, wanted, name) for batch in source]
-    return _from_batches([{key: as_array(value) for key, value in batch.items()} for batch in batches], wanted, name)
+    batches = (_named(batch, wanted, name) for batch in source)
+    return _joined([{key: as_array(value) for key, value in batch.items()} for batch in batches], wanted, name)
 
 
 def _named(item: Any, wanted: Wanted, name: str) -> dict[str, Any]:
@@ -125,9 +112,7 @@ def _named(item: Any, wanted: Wanted, name: str) -> dict[str, Any]:
     if isinstance(item, Mapping):
         return dict(item)
     if isinstance(item, tuple | list) and len(item) == 2:
-        inputs, label = item
-        held = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
-        return {**held, _label_name(wanted): label}
+        return _with_labels(item[0], item[1], wanted)
     if isinstance(item, tuple | list) and len(item) == 1:
         return {"inputs": item[0]}
     if _is_tensor(item) or np.isscalar(item):
@@ -135,11 +120,22 @@ def _named(item: Any, wanted: Wanted, name: str) -> dict[str, Any]:
     raise BadInput(f"{name}: an item is a {type(item).__name__}; give (input, label), a dictionary, or a tensor")
 
 
-def _from_batches(batches: list[dict[str, Array]], wanted: Wanted, name: str) -> Table:
+def _with_labels(inputs: Any, labels: Any, wanted: Wanted) -> dict[str, Any]:
+    """Return inputs and labels (None for none) by name; that of the labels is one that no input bears."""
+    held = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
+    free = next(name for name in LABELS if name not in wanted.names)
+    return held if labels is None else {**held, free: labels}
+
+
+def _joined(batches: list[dict[str, Array]], wanted: Wanted, name: str) -> Table:
     if not batches:
         raise BadInput(f"{name} holds no items; give data with at least a few hundred")
+    if any(batch.keys() != batches[0].keys() for batch in batches):
+        raise BadInput(
+            f"{name}: its items hold different things ({', '.join(batches[0])} in the first); make them alike"
+        )
     try:
         joined = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-    except (KeyError, ValueError) as error:
-        raise BadInput(f"{name}: its items differ in names or shapes ({error}); make them alike") from error
+    except ValueError as error:
+        raise BadInput(f"{name}: its items differ in shape ({error}); make them alike") from error
     return from_arrays(joined, wanted, name)

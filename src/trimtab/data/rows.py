@@ -17,7 +17,8 @@ import numpy as np
 
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array
-from trimtab.data.table import ANY, LABELS, SPLITS, TEXT, Column, Table, Wanted
+from trimtab.data.npz import from_arrays
+from trimtab.data.table import LABELS, SPLITS, TEXT, Table, Wanted
 
 _TEXTS = ("text", "sentence", "content", "review")
 
@@ -33,6 +34,9 @@ def read_csv(path: Path, wanted: Wanted) -> Table:
     if len(rows) < 2:
         raise BadInput(f"{path} needs a header line with the names of the columns and at least one row")
     header = [name.strip() for name in rows[0][1]]
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise BadInput(f"{path} has two columns named {twice!r}; rename or drop one of them")
     for number, row in rows:
         if len(row) != len(header):
             raise BadInput(f"{path} line {number} has {len(row)} values for {len(header)} columns; mend that line")
@@ -68,30 +72,24 @@ def _record(line: str, place: str) -> dict[str, Any]:
 
 
 def _table(columns: Mapping[str, Sequence[Any]], wanted: Wanted, source: str) -> Table:
-    left = dict(columns)
-    inputs = dict(wanted.inputs)
-    special = [
-        next((n for n in names if n in left and n not in inputs), None) for names in (LABELS, wanted.groups, SPLITS)
-    ]
-    labels, groups, splits = (None if name is None else left.pop(name) for name in special)
+    left, inputs = dict(columns), dict(wanted.inputs)
+    held: dict[str, Array] = {}
+    for names, typed in ((LABELS, _labels), (wanted.groups, _texts), (SPLITS, _texts)):
+        name = next((name for name in names if name in left and name not in inputs), None)
+        if name is not None:
+            held[name] = typed(left.pop(name), source)
     text = next((name for name in _TEXTS if name in left), None)
-    held: Mapping[str, Column]
     if text is not None:
-        held = {TEXT: np.array([str(value) for value in left[text]], dtype=object)}
+        held[TEXT] = _texts(left[text], source)
     elif set(inputs) == set(left):
-        held = {name: _numbers(name, left[name], inputs[name], source) for name in inputs}
+        held |= {name: _numbers(name, left[name], inputs[name], source) for name in inputs}
     elif len(inputs) == 1:
-        held = {ANY: _side_by_side(left, next(iter(inputs.values())), source)}
+        held["inputs"] = _side_by_side(left, wanted.inputs[0][1], source)
     else:
         raise BadInput(
             f"{source}: the model takes {', '.join(inputs)} but the columns are {', '.join(left)}; rename them"
         )
-    return Table(
-        columns=held,
-        labels=None if labels is None else _labels(labels),
-        groups=None if groups is None else np.array([str(group) for group in groups]),
-        splits=None if splits is None else np.array([str(split) for split in splits]),
-    )
+    return from_arrays(held, wanted, source)
 
 
 def _side_by_side(left: Mapping[str, Sequence[Any]], dtype: str, source: str) -> Array:
@@ -113,10 +111,19 @@ def _numbers(name: str, values: Sequence[Any], dtype: str, source: str) -> Array
     return numbers
 
 
-def _labels(values: Sequence[Any]) -> Array:
+def _texts(values: Sequence[Any], source: str) -> Array:
+    return np.array([str(value) for value in values], dtype=object)
+
+
+def _labels(values: Sequence[Any], source: str) -> Array:
     """Return labels as whole numbers where all are, else as numbers, else as text; lists as they are."""
+    missing = [row for row, value in enumerate(values) if value is None or value == ""]
+    if missing:
+        raise BadInput(
+            f"{source}: item {missing[0]} has no label ({len(missing):,} such in all); fill it in or drop it"
+        )
     if isinstance(values[0], list):
-        return np.array(values)
+        return _numbers("label", values, "int64", source)
     for kind in (int, float):
         try:
             return np.array([kind(value) if isinstance(value, str) else _exactly(kind, value) for value in values])

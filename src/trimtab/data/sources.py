@@ -35,7 +35,8 @@ def read_source(source: Any, signature: Signature, groups: str | None = None) ->
         BadInput: the source can't be read, or doesn't hold what the model takes; one clear line.
     """
     inputs = tuple((spec.name, spec.dtype) for spec in signature.data_inputs)
-    table = _read(source, Wanted(inputs=inputs, groups=GROUPS if groups is None else (groups,)))
+    wanted = Wanted(inputs=inputs, groups=GROUPS if groups is None else (groups,))
+    table = checked(_read(source, wanted), str(source) if isinstance(source, str | Path) else "the data")
     if groups is not None and table.groups is None:
         raise BadInput(f"the data has no array or column {groups!r} that could be its --groups; check the name")
     return table
@@ -43,14 +44,13 @@ def read_source(source: Any, signature: Signature, groups: str | None = None) ->
 
 def _read(source: Any, wanted: Wanted) -> Table:
     if not isinstance(source, str | Path):
-        return checked(from_python(source, wanted, "the data"), "the data")
+        return from_python(source, wanted, "the data")
     name, path = str(source), Path(source)
-    if not path.exists():
-        if not is_reference(name):
-            raise BadInput(f"there is no file or folder {name}; --data takes {_KINDS}")
-        return checked(from_python(call(find_function(name)), wanted, name), name)
-    table = _read_folder(path, wanted) if path.is_dir() else _read_file(path, wanted)
-    return checked(table, name)
+    if path.exists():
+        return _read_folder(path, wanted) if path.is_dir() else _read_file(path, wanted)
+    if not is_reference(name):
+        raise BadInput(f"there is no file or folder {name}; --data takes {_KINDS}")
+    return from_python(call(find_function(name)), wanted, name)
 
 
 def _read_file(path: Path, wanted: Wanted) -> Table:

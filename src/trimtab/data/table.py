@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 
@@ -40,23 +40,27 @@ class Wanted:
         return tuple(name for name, _ in self.inputs)
 
 
-class Items(Protocol):
-    """Items that are read one by one because they may differ in size: image files, sound files."""
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Items that are read one by one because they may differ in size: image files, sound files.
+
+    `names` are what a person calls them. `decode` returns one item and, for sound, its samples per second; it raises
+    `BadInput` that names a bad file.
+    """
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    decode: Callable[[Path], tuple[Array, int | None]]
 
     def __len__(self) -> int:
-        """Return the number of items."""
-        ...
+        return len(self.paths)
 
     def read(self, row: int) -> tuple[Array, int | None]:
-        """Return one decoded item and, for sound, its samples per second; raise `BadInput` that names a bad file."""
-        ...
-
-    def name(self, row: int) -> str:
-        """Return what a person calls the item."""
-        ...
+        """Return one decoded item and, for sound, its samples per second."""
+        return self.decode(self.paths[row])
 
 
-Column = Array | Items
+Column = Array | Files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,37 +124,15 @@ def joined(named: Mapping[str, Table], source: str) -> Table:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Items of several sources, one after the other."""
-
-    members: Sequence[Items]
-
-    def __len__(self) -> int:
-        return sum(len(member) for member in self.members)
-
-    def read(self, row: int) -> tuple[Array, int | None]:
-        """Return one decoded item and its rate."""
-        member, row = self._find(row)
-        return member.read(row)
-
-    def name(self, row: int) -> str:
-        """Return what a person calls the item."""
-        member, row = self._find(row)
-        return member.name(row)
-
-    def _find(self, row: int) -> tuple[Items, int]:
-        for member in self.members:
-            if row < len(member):
-                return member, row
-            row -= len(member)
-        raise IndexError(row)
-
-
 def _column(columns: list[Column], source: str) -> Column:
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
-    if not arrays:
-        return Chain([column for column in columns if not isinstance(column, np.ndarray)])
+    files = [column for column in columns if isinstance(column, Files)]
+    if len(files) == len(columns):
+        if len({each.decode for each in files}) > 1:
+            raise BadInput(f"{source}: some of its parts hold images and some sounds; use one kind for all")
+        paths = tuple(path for each in files for path in each.paths)
+        names = tuple(name for each in files for name in each.names)
+        return Files(paths, names, files[0].decode)
     if len(arrays) < len(columns):
         raise BadInput(f"{source}: some of its parts hold arrays and some files; use one kind for all")
     kinds = {(array.dtype.str if array.dtype.kind not in "OU" else "text", array.shape[1:]) for array in arrays}

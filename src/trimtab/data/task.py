@@ -24,7 +24,7 @@ from trimtab.data.request import DataRequest
 from trimtab.data.sources import read_source
 from trimtab.data.split import Items, Rows, plan
 from trimtab.data.steps import concerns, is_once, run
-from trimtab.data.table import ANY, TEXT, Column, Table
+from trimtab.data.table import ANY, TEXT, Column, Files, Table
 from trimtab.data.text import tokenize, tokenize_step, tokenizer_beside
 from trimtab.stats.noninferiority import fewest_items
 
@@ -84,8 +84,10 @@ def _task(splits: tuple[Split, ...], steps: tuple[Step, ...], asked: Answers, re
             f"--metric {request.metric} needs labels and the data has none; add labels or choose one of "
             f"{', '.join(_WITHOUT_LABELS)}"
         )
-    if request.costs is not None and asked.kind != "binary":
-        raise BadInput(f"--cost is for two classes, and this task is {asked.kind}; leave it out")
+    binary = {"--positive": request.positive, "--threshold": request.threshold, "--cost": request.costs}
+    given = ", ".join(name for name, value in binary.items() if value is not None)
+    if given and asked.kind != "binary":
+        raise BadInput(f"{given}: that is for two classes, and this task is {asked.kind}; leave it out")
     metric = request.metric or ("cost" if request.costs else (_METRICS if labelled else _UNLABELLED).get(asked.kind))
     task = Task(
         kind=asked.kind,
@@ -117,16 +119,11 @@ def _tokenized(table: Table, steps: tuple[Step, ...], model: Model) -> tuple[Tab
             raise BadInput("the data is text and the model takes tokens; name the tokenizer.json with --preprocess")
         wanted = tokenize_step(beside)
     texts = table.columns[TEXT]
-    columns, done, note = tokenize([str(text) for text in _array(texts)], wanted, model)
+    assert isinstance(texts, np.ndarray), "texts are never files"
+    columns, done, note = tokenize([str(text) for text in texts], wanted, model)
     rest = tuple(step for step in steps if step.technique != "tokenize")
     notes = table.notes if note is None else (*table.notes, note)
     return replace(table, columns=columns, notes=notes), (done, *rest)
-
-
-def _array(column: Column) -> Array:
-    if not isinstance(column, np.ndarray):
-        raise TypeError("files are not an array")
-    return column
 
 
 def _bound(table: Table, model: Model) -> dict[str, Column]:
@@ -159,7 +156,7 @@ def _check_casts(splits: tuple[Split, ...], casts: tuple[Step, ...]) -> None:
         for split in splits if target.kind in "iu" else ():
             (file,) = (file for file in split.inputs if file.name == given["input"])
             array, limits = open_array(file), np.iinfo(target)
-            if array.dtype.kind in "iu" and (array.min() < limits.min or array.max() > limits.max):
+            if array.size and array.dtype.kind in "iu" and (array.min() < limits.min or array.max() > limits.max):
                 raise BadInput(f"the input {file.name!r} holds numbers that don't fit {target}, which the model takes")
 
 
@@ -184,15 +181,15 @@ def _read_arrays(column: Array, rows: Rows, once: list[Step]) -> Iterator[Array]
         yield chunk
 
 
-def _read_items(column: Any, rows: Rows, once: list[Step]) -> Iterator[Array]:
+def _read_items(column: Files, rows: Rows, once: list[Step]) -> Iterator[Array]:
     first: tuple[str, Array, int | None] | None = None
     resampled = any(step.technique == "resample" for step in once)
-    for row in rows:
-        raw, rate = column.read(int(row))
+    for row in rows.tolist():
+        raw, rate = column.read(row)
         item = raw[None]
         for step in once:
             item = run(step, item, rate)
-        here = (column.name(int(row)), item, None if resampled else rate)
+        here = (column.names[row], item, None if resampled else rate)
         first = first or here
         _check_alike(first, here)
         yield item
@@ -281,7 +278,8 @@ def _overlap_notes(task: Task) -> tuple[str, ...]:
 def _proof_notes(task: Task, request: DataRequest) -> tuple[str, ...]:
     """Say when no drop as small as the one wanted can be proven on the certify items, however well a variant does."""
     certify = task.split("certify")
-    if certify is None or request.max_drop is None or task.kind not in ("classification", "binary"):
+    shares = task.kind in ("classification", "binary") and task.metric != "cost" and ":" not in task.metric
+    if certify is None or request.max_drop is None or not shares:
         return ()
     units, count = "items", len(certify)
     if certify.groups is not None:

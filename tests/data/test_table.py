@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.core.errors import BadInput
+from trimtab.data.table import ANY, TEXT, Files, Table, checked, joined
+
+
+def table(count: int, value: float = 0.0, **given) -> Table:
+    return Table(columns={ANY: np.full((count, 2), value)}, **given)
+
+
+def files(*names: str, decode=None) -> Files:
+    return Files(tuple(Path(name) for name in names), names, decode or first_letter)
+
+
+def first_letter(path: Path) -> tuple[np.ndarray, None]:
+    return np.array([ord(path.name[0])]), None
+
+
+@given(st.dictionaries(st.sampled_from(["train", "select", "certify", "test"]), st.integers(1, 9), min_size=1))
+def test_joined_parts_keep_their_order_and_every_item_knows_its_part(counts: dict[str, int]) -> None:
+    made = joined({name: table(count, value) for value, (name, count) in enumerate(counts.items())}, "here")
+    assert made.splits.tolist() == [name for name, count in counts.items() for _ in range(count)]
+    expected = [value for value, count in enumerate(counts.values()) for _ in range(count)]
+    assert made.columns[ANY][:, 0].tolist() == expected
+
+
+def test_parts_with_other_classes_are_numbered_by_all_their_names() -> None:
+    parts = {
+        "train": table(3, labels=np.array([0, 1, 1]), classes=("bird", "dog")),
+        "test": table(2, labels=np.array([0, 1]), classes=("cat", "dog")),
+    }
+    made = joined(parts, "here")
+    assert made.classes == ("bird", "cat", "dog")
+    assert made.labels.tolist() == [0, 2, 2, 1, 2]
+
+
+def test_a_note_that_several_parts_make_is_made_once() -> None:
+    parts = {"train": table(1, notes=("a", "b")), "test": table(1, notes=("b", "c"))}
+    assert joined(parts, "here").notes == ("a", "b", "c")
+
+
+def test_files_of_several_parts_are_read_under_their_own_names() -> None:
+    parts = {"train": Table(columns={ANY: files("a.png", "b.png")}), "test": Table(columns={ANY: files("c.png")})}
+    column = joined(parts, "here").columns[ANY]
+    assert (len(column), column.names) == (3, ("a.png", "b.png", "c.png"))
+    assert [chr(column.read(row)[0][0]) for row in range(3)] == ["a", "b", "c"]
+
+
+def test_texts_of_any_length_may_be_joined() -> None:
+    parts = {
+        "train": Table(columns={TEXT: np.array(["ab"])}),
+        "test": Table(columns={TEXT: np.array(["straße", "日本"])}),
+    }
+    assert joined(parts, "here").columns[TEXT].tolist() == ["ab", "straße", "日本"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (Table(columns={"a": np.zeros(2)}), Table(columns={"b": np.zeros(2)}), "different inputs; give each part"),
+        (Table(columns={ANY: np.zeros(2)}), Table(columns={ANY: files("a")}), "some of its parts hold arrays and some"),
+        (Table(columns={ANY: files("a")}), Table(columns={ANY: files("a", decode=print)}), "images and some sounds"),
+        (table(2), Table(columns={ANY: np.zeros((2, 2), np.float32)}), "different dtype or shape; make them alike"),
+        (table(2, labels=np.zeros(2)), table(2), "some of its parts .* have labels and some not; label all or none"),
+        (table(2, groups=np.zeros(2)), table(2), "have groups and some not; give all or none"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_one_clear_line(one: Table, other: Table, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        joined({"train": one, "test": other}, "here")
+    assert str(caught.value).startswith("here: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        (Table(columns={}), "here holds no items; give data with at least a few hundred"),
+        (table(0), "here holds no items"),
+        (table(3, labels=np.zeros(2)), "differ in length .inputs 3, labels 2.; each item needs one row in every array"),
+        (table(3, groups=np.zeros(4)), "inputs 3, groups 4"),
+        (Table(columns={"a": np.zeros(3), "b": np.zeros(2)}), "a 3, b 2"),
+        (table(1, splits=np.array(["proof"])), "unknown split 'proof'; known are train, calibrate, select, certify"),
+    ],
+)
+def test_a_table_that_is_not_whole_is_one_clear_line(given_: Table, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        checked(given_, "here")
+
+
+def test_a_whole_table_is_returned_as_it_is() -> None:
+    whole = table(2, labels=np.zeros(2), groups=np.zeros(2), splits=np.array(["", "test"]))
+    assert checked(whole, "here") is whole
