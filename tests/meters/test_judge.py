@@ -130,13 +130,18 @@ def test_tallied_metrics_are_those_of_scikit_learn(judged, metric, reference):
     assert found.low < found.difference <= found.high
 
 
+def f1_by_hand(truth: Answers, answers: Answers) -> float:
+    counts = (np.bincount(given, minlength=3) for given in (truth[truth == answers], truth, answers))
+    hits, true, given = counts
+    return float(np.mean(2 * hits / (true + given)))
+
+
 def test_the_interval_of_f1_is_that_of_a_plain_bootstrap_and_a_little_wider(judged):
     found = judged(LABELS, OLD, NEW, metric="f1_macro", max_drop=0.03)
     rng, drawn = np.random.default_rng(1), []
-    old, new = OLD.argmax(1), NEW.argmax(1)
     for _ in range(1000):
         rows = rng.integers(0, 600, 600)
-        drawn.append(np.subtract(*(metrics.f1_score(LABELS[rows], y[rows], average="macro") for y in (new, old))))
+        drawn.append(np.subtract(*(f1_by_hand(LABELS[rows], y[rows].argmax(1)) for y in (NEW, OLD))))
     low, high = np.quantile(drawn, [0.05, 0.95])
     width = high - low
     assert found.high == pytest.approx(high, abs=0.15 * width)
@@ -271,6 +276,23 @@ class TestWatch:
     def test_never_gives_up_the_original_itself(self, tmp_path):
         assert self.fed(self.looking(tmp_path), OLD) == (600, None)
 
+    def test_clears_a_candidate_with_the_same_answers_before_all_items_are_seen(self, tmp_path):
+        watch = self.looking(tmp_path, max_drop=0.02)
+        seen = next(
+            start + 50
+            for start in range(0, 600, 50)
+            if watch.add(slice(start, start + 50), OLD[start : start + 50]) or watch.clear
+        )
+        assert 250 <= seen <= 400
+
+    def test_never_clears_without_a_limit_or_one_that_is_worse(self, tmp_path):
+        free, bad = self.looking(tmp_path, max_drop=None), scores(wrong(OLD.argmax(axis=1), np.arange(0, 600, 40)))
+        strict = self.looking(tmp_path)
+        free.add(slice(0, 600), OLD)
+        strict.add(slice(0, 600), bad)
+        assert not free.clear
+        assert not strict.clear
+
     def test_bets_on_nothing_without_a_limit_or_where_the_metric_is_no_share(self, tmp_path):
         bad = scores(wrong(LABELS, slice(None)))
         assert self.fed(self.looking(tmp_path, max_drop=None), bad) == (600, None)
@@ -284,3 +306,120 @@ class TestWatch:
         seen, reason = self.fed(watch, scores(np.zeros(200, np.int64), 2), batch=20)
         assert seen > 100
         assert reason is not None
+
+
+OWN = """
+import numpy as np
+
+def f1(labels, outputs):
+    given = outputs.argmax(axis=1)
+    scores = []
+    for number in range(3):
+        hits = np.sum((labels == number) & (given == number))
+        size = np.sum(labels == number) + np.sum(given == number)
+        scores.append(2 * hits / size if size else 0.0)
+    return np.mean(scores)
+
+def right(labels, outputs):
+    return np.mean(outputs.argmax(axis=1) == labels)
+
+def near(labels, outputs):
+    return np.mean(np.abs(labels - outputs.ravel()) < 0.5)
+
+def strict(labels, outputs):
+    raise ValueError("no such thing")
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The module of a user who counts for himself."""
+    (tmp_path / "own_judgement.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return "own_judgement"
+
+
+class TestUnseenHarm:
+    """Ten equal answers prove nothing: what could go wrong without one of these items showing it is added."""
+
+    def test_a_metric_of_ones_own_is_judged_like_the_same_metric_of_ours(self, judged, own):
+        ours, theirs = (judged(LABELS, OLD, NEW, metric=name, max_drop=0.03) for name in ("f1_macro", f"{own}:f1"))
+        assert theirs.difference == pytest.approx(ours.difference)
+        assert (theirs.low, theirs.high) == pytest.approx((ours.low, ours.high), abs=0.004)
+
+    @pytest.mark.parametrize("items", [150, 290])
+    def test_equal_answers_are_as_far_from_proof_by_ones_own_metric_as_by_ours(self, judged, own, items):
+        given = [array[:items] for array in (LABELS, OLD, OLD)]
+        ours, theirs = (judged(*given, metric=name) for name in ("f1_macro", f"{own}:f1"))
+        assert (ours.proven, theirs.proven) == (False, False)
+        assert theirs.low == pytest.approx(ours.low, rel=0.25)
+        assert judged(*given, metric=f"{own}:f1", max_drop=-1.3 * theirs.low).proven
+
+    @pytest.mark.parametrize(
+        ("metric", "kind"),
+        [("roc_auc", "classification"), ("pr_auc", "classification"), ("own_judgement:right", "classification"),
+         ("own_judgement:near", "regression"), ("recall_macro", "classification"), ("cost", "binary"),
+         ("roc_auc", "binary"), ("precision", "binary")],
+    )  # fmt: skip
+    def test_ten_equal_answers_prove_nothing(self, judged, own, metric, kind):
+        labels = np.arange(10) % (2 if kind == "binary" else 3)
+        outputs = (
+            labels[:, None].astype(float) if kind == "regression" else scores(labels, 2 if kind == "binary" else 3)
+        )
+        found = judged(labels, outputs, outputs, kind=kind, metric=metric, costs=(1.0, 1.0), max_drop=0.05)
+        assert (found.difference, found.proven) == (0.0, False)
+        assert found.needed is not None
+        assert found.needed > 30
+
+    def test_items_of_one_group_show_no_more_than_one_item(self, judged, own):
+        labels, outputs = np.repeat(np.arange(30) % 3, 20), scores(np.repeat(np.arange(30) % 3, 20))
+        for metric in (f"{own}:right", "roc_auc"):
+            alone = judged(labels, outputs, outputs, metric=metric)
+            grouped = judged(labels, outputs, outputs, np.repeat(np.arange(30), 20), metric=metric)
+            assert grouped.groups == 30
+            assert grouped.low < 5 * alone.low < 0
+
+    def test_a_single_class_can_show_no_more_than_its_share(self, judged, own):
+        labels = np.zeros(60, np.int64)
+        found = judged(labels, scores(labels), scores(labels), metric=f"{own}:right")
+        assert found.low == pytest.approx(np.log(0.05) / 60)
+
+    def test_what_a_metric_of_ones_own_raises_is_one_clear_line(self, judged, own):
+        with pytest.raises(BadInput, match="strict failed: ValueError: no such thing; mend it"):
+            judged(LABELS, OLD, NEW, metric=f"{own}:strict")
+
+    def test_errors_measured_on_every_item_need_no_bound(self, judged):
+        labels = np.random.default_rng(0).normal(size=300)
+        assert judged(labels, labels + 0.1, labels + 0.1, kind="regression", metric="mae").low == 0.0
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro", "top5", "roc_auc"])
+def test_a_label_that_no_class_bears_is_named_with_its_item(judged, metric):
+    labels = LABELS.copy()
+    labels[[41, 97]] = -1
+    with pytest.raises(BadInput, match=r"label -1 of item 41 \(2 such in all\).*classes, 0 to 2: correct or drop"):
+        judged(labels, OLD, NEW, metric=metric)
+
+
+def test_answers_below_zero_are_no_classes(judged):
+    with pytest.raises(BadInput, match="the model answers class -1, classes count from 0"):
+        judged(LABELS, LABELS, np.where(LABELS == 2, -1, LABELS))
+
+
+def test_a_metric_that_some_resamples_do_not_define_is_one_clear_line(judged):
+    labels = np.array([1.0, 2.0, 3.0])
+    with pytest.raises(BadInput, match=r"r2 of 3 items can't be judged: .* give more items"):
+        judged(labels, labels, labels + 0.1, kind="regression", metric="r2")
+
+
+def test_class_numbers_as_answers_are_judged_like_scores(judged):
+    found, expected = judged(LABELS, OLD.argmax(1), NEW.argmax(1)), judged(LABELS, OLD, NEW)
+    assert (found.difference, found.low, found.high) == (expected.difference, expected.low, expected.high)
+
+
+def test_the_readings_of_harm_bear_the_names_of_the_classes(tmp_path):
+    rows = np.flatnonzero(LABELS == 1)[:60]
+    split = saved(tmp_path, LABELS)
+    task = Task(splits=(split,), classes=("größe", "日本", "c"))
+    found = judge(task, split, LABELS, OLD, scores(wrong(LABELS, rows)), goal=Goal(), names=NAMES)
+    assert "日本" in {reading.place for reading in found.harmed}

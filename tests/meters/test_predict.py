@@ -59,7 +59,7 @@ def test_judges_the_output_that_was_chosen(fakes: Any, split: Callable[..., Spli
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda inputs: {"scores": np.where(inputs["x"] == 7, np.nan, 1)}, "NaN or infinity .item 2 of a batch"),
+        (lambda inputs: {"scores": np.where(inputs["x"] == 7, np.nan, 1)}, "NaN or infinity .item 2 of the split"),
         (lambda inputs: {"scores": inputs["x"][:-1]}, r"shape \(2, 3\) for 3 items"),
         (lambda inputs: {"scores": np.float32(1)}, r"shape \(\) for 3 items"),
         (lambda inputs: {"other": inputs["x"]}, "did not return its output 'scores': it returned other"),

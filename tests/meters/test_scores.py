@@ -92,7 +92,7 @@ def test_top5_is_that_of_scikit_learn_even_with_equal_scores() -> None:
     labels, outputs = some_classes(classes=9)
     outputs = np.round(outputs)
     expected = reference.top_k_accuracy_score(labels, outputs, k=5, labels=range(9))
-    assert scores.top5(labels, outputs).value == expected
+    assert value(CLASSES, "top5", labels, outputs) == expected
 
 
 def test_regression_metrics_are_those_of_scikit_learn_and_by_hand() -> None:
@@ -194,7 +194,7 @@ def test_refuses_what_is_not_defined() -> None:
     labels, outputs = some_classes()
     with pytest.raises(BadInput, match="no metric 'f2'"):
         value(CLASSES, "f2", labels, outputs)
-    with pytest.raises(BadInput, match="class number 9"):
+    with pytest.raises(BadInput, match="label 9 of item 0"):
         value(CLASSES, "f1", np.full(len(labels), 9), outputs)
     with pytest.raises(BadInput, match="at least two classes"):
         value(CLASSES, "roc_auc", np.zeros_like(labels), outputs)

@@ -68,5 +68,5 @@ def test_one_sample_has_an_interval_of_no_width():
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="no samples"):
         median([])
-    with pytest.raises(ValueError, match="shares between 0 and 1"):
+    with pytest.raises(ValueError, match="a share between 0 and 1"):
         upper_bound([1.0], 99)

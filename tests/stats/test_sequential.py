@@ -52,7 +52,7 @@ def test_chunks_of_any_size_give_the_same_evidence():
         pieces = watch(pieces, part)
     assert pieces.died_at == whole.died_at
     assert (pieces.items, pieces.total) == (whole.items, pytest.approx(whole.total))
-    assert (pieces.log_value, pieces.log_peak) == pytest.approx((whole.log_value, whole.log_peak))
+    assert pieces.log_value == pytest.approx(whole.log_value)
 
 
 def test_bets_never_risk_more_than_half():
@@ -75,6 +75,25 @@ def test_the_dead_stay_dead():
     saved = watch(dead, np.ones(500))
     assert saved.dead
     assert saved.died_at == dead.died_at
+
+
+def clearings(rows, delta=0.01, alpha=0.05):
+    return np.array([watch(Evidence(delta=-delta, alpha=alpha), -row).died_at or np.inf for row in rows])
+
+
+@pytest.mark.parametrize("psi", [0.01, 0.05, 0.3])
+def test_a_candidate_worse_by_delta_is_ever_cleared_with_at_most_the_risk(psi):
+    cleared = np.isfinite(clearings(gains(-0.01, psi, items=3000, trials=600))).mean()
+    assert cleared <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 600)
+
+
+def test_the_same_answers_clear_a_candidate_at_the_first_item_that_can():
+    first = int(np.ceil(np.log(20) / np.log1p(0.5 * 0.01 / (1 - 0.01))))
+    assert clearings([np.zeros(3000)])[0] == pytest.approx(first, abs=12)
+
+
+def test_one_that_is_better_is_cleared_sooner_than_one_that_is_the_same():
+    assert np.median(clearings(gains(0.02, 0.05, items=3000, trials=200))) < clearings([np.zeros(3000)])[0]
 
 
 def test_a_gain_outside_minus_one_to_one_is_refused():

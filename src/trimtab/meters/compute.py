@@ -11,6 +11,7 @@ from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.protocols import Described, Session
 from trimtab.core.values import Layer, Model, Reading, Signature, Task, Trace, Variant, Work, Workload
 from trimtab.meters.feed import timing_inputs
+from trimtab.meters.readings import unavailable
 
 _SOURCE = "graph counter: convolution, matrix products, attention and recurrent cells; one MAC is two FLOPs"
 
@@ -33,7 +34,7 @@ class ComputeMeter:
         workload = bound(variant.model.signature, workload, {name: array.shape for name, array in given.items()})
         found = work(variant.model, workload)
         if isinstance(found, str):
-            return [_unavailable(name, found) for name in ("macs", "macs_nonzero", "macs_coverage")]
+            return [unavailable(name, found) for name in ("macs", "macs_nonzero", "macs_coverage")]
         return [*readings(found, workload), *(_layer(layer) for layer in found.layers if self.layers)]
 
 
@@ -75,7 +76,7 @@ def readings(found: Work, workload: Workload) -> tuple[Reading, ...]:
     listed = ", ".join(f"{count} × {operator}" for operator, count in missing.most_common())
     if missing and len(found.uncounted) == len(found.layers):
         reason = f"none of the operators could be counted: {listed} ({found.uncounted[0].reason})"
-        return (_unavailable("macs", reason), _unavailable("macs_nonzero", reason), _coverage(found, listed))
+        return (unavailable("macs", reason), unavailable("macs_nonzero", reason), _coverage(found, listed))
     sizes = "".join(f", {name} {size}" for name, size in workload.lengths)
     scope = f"one call of batch {workload.batch}{sizes}" + (f"; at least: without {listed}" if missing else "")
     bound = float(found.macs) if missing else None
@@ -103,11 +104,7 @@ def _counted(name: str, value: int, scope: str, low: float | None = None) -> Rea
     )
 
 
-def _unavailable(name: str, reason: str) -> Reading:
-    return Reading(name=name, value=None, provenance="unavailable", source=_SOURCE, scope=reason)
-
-
 def _layer(layer: Layer) -> Reading:
     if layer.macs is None:
-        return replace(_unavailable("macs", layer.reason), place=layer.name)
+        return unavailable("macs", layer.reason, place=layer.name)
     return replace(_counted("macs", layer.macs, layer.operator), place=layer.name)

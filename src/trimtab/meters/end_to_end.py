@@ -15,8 +15,11 @@ from trimtab.data.steps import is_once
 from trimtab.meters.feed import timing_inputs, timing_split
 from trimtab.meters.latency import time_calls
 from trimtab.meters.predict import left_to_do
+from trimtab.meters.readings import timed, unavailable
 from trimtab.meters.warm import warm_up
 from trimtab.stats import percentiles
+
+_NAME = "latency_end_to_end"
 
 
 class EndToEndMeter:
@@ -40,7 +43,7 @@ class EndToEndMeter:
         """Return `latency_end_to_end`: the median of preprocessing plus call, and the share of preprocessing."""
         split = timing_split(task)
         if split is None:
-            return [_unavailable("the task has no items to prepare")]
+            return [unavailable(_NAME, "the task has no items to prepare", "s")]
         inputs = timing_inputs(variant, task, workload)
         prepared_s = preprocessing_times(left_to_do(task, variant), split, workload.batch, self._calls, self._seconds)
         warm_up(session, inputs)
@@ -48,20 +51,8 @@ class EndToEndMeter:
         both = min(len(prepared_s), len(call_s))
         total_s = percentiles.median(prepared_s[:both] + call_s[:both])
         share = float(np.median(prepared_s)) / total_s.value
-        return [
-            Reading(
-                name="latency_end_to_end",
-                value=total_s.value,
-                unit="s",
-                direction="lower",
-                low=total_s.low,
-                high=total_s.high,
-                level=total_s.level,
-                samples=both,
-                source="wall clock: preprocessing here, the call inside the worker process",
-                scope=f"median, batch {workload.batch}, {share:.0%} of it is preprocessing{_left_out(task)}",
-            )
-        ]
+        scope = f"median, batch {workload.batch}, {share:.0%} of it is preprocessing{_left_out(task)}"
+        return [timed(_NAME, total_s, scope, "wall clock: preprocessing here, the call inside the worker process")]
 
 
 def preprocessing_times(task: Task, split: Split, batch: int, calls: int, seconds: float) -> NDArray[np.float64]:
@@ -80,15 +71,3 @@ def _left_out(task: Task) -> str:
     """Return in words which steps were done when the data was opened, and so are not timed."""
     once = [step.technique for step in task.preprocessing if is_once(step)]
     return f", without {', '.join(once)} (done once when the data was opened)" if once else ""
-
-
-def _unavailable(reason: str) -> Reading:
-    return Reading(
-        name="latency_end_to_end",
-        value=None,
-        unit="s",
-        direction="lower",
-        samples=0,
-        provenance="unavailable",
-        scope=reason,
-    )

@@ -11,8 +11,6 @@ from trimtab.data import synthetic
 from trimtab.data.batches import feeds
 from trimtab.meters.predict import fixed_batch, left_to_do
 
-_SEED = 0
-
 
 def timing_inputs(variant: Variant, task: Task, workload: Workload) -> dict[str, Array]:
     """Return one call's inputs at the workload's batch, preprocessed; synthetic ones when the task has no items.
@@ -25,7 +23,7 @@ def timing_inputs(variant: Variant, task: Task, workload: Workload) -> dict[str,
         raise BadInput(f"this model takes {fixed} items per call, no more and no less: give --batch {fixed}")
     split = timing_split(task)
     if split is None or workload.lengths:
-        return synthetic.inputs(signature, workload, _SEED)
+        return synthetic.inputs(signature, workload)
     return feeds(left_to_do(task, variant), split, np.arange(workload.batch) % len(split))
 
 

@@ -68,8 +68,8 @@ def interleave(
             cpu_round[index] = _seconds(samples.cpu_ns[thrown:])
         wall.append(wall_round)
         cpu.append(cpu_round)
-        enough = stop is not None and len(wall) >= _FEWEST_ROUNDS and len(wall) % _CHECK_EVERY == 0
-        if enough and stop is not None and stop(np.asarray(wall).T):
+        due = len(wall) >= _FEWEST_ROUNDS and len(wall) % _CHECK_EVERY == 0
+        if stop is not None and due and stop(np.asarray(wall).T):
             break
     return Rounds(wall_s=np.asarray(wall).T, cpu_s=np.asarray(cpu).T)
 

@@ -19,20 +19,23 @@ from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.meters import scores
 from trimtab.meters.predict import answers, class_scores, positive_scores
+from trimtab.meters.quality import class_name
 from trimtab.meters.user_metric import user_metric
 from trimtab.stats import bootstrap, holm, noninferiority, sequential, weighted
 from trimtab.stats.bootstrap import Statistic, Weights
 
-TALLIED = ("accuracy", "precision", "recall", "f1")
+_Metric = Callable[[Array, Array], float]  # of labels and outputs, larger is better
+_CLASSED = ("classification", "binary")
 _SHARES = ("accuracy", "agreement", "top5", "precision_micro", "recall_micro", "f1_micro")
-_WATCH_RISK = 0.01  # of giving up a candidate that is innocent
+_WATCH_RISK = 0.05  # of giving up a candidate that is innocent
+_CLEAR_RISK = 0.05  # of believing one that is not: it still has to be proven
 
 
 def judged_metric(task: Task) -> str:
     """Return the metric that is protected: without labels it is likeness to the original."""
     if task.labelled:
         return task.metric
-    if task.kind in ("classification", "binary"):
+    if task.kind in _CLASSED:
         return "agreement"
     return task.metric if task.metric in ("cosine", "mse", "mae") else "relative_error"
 
@@ -66,50 +69,51 @@ def judge_items(
 ) -> NoWorse:
     """Judge like `judge`, on items that need not be one split: every array has a row per item."""
     metric = judged_metric(task)
-    if task.kind in ("regression", "embedding") and labels.size != outputs.size:
-        each = [array.size // max(len(array), 1) for array in (labels, outputs)]
-        raise BadInput(
-            f"the labels have {each[0]} values per item and the model's outputs {each[1]}, which can't be compared as "
-            f"{task.kind}: check the labels, --output-name and --kind"
-        )
-    delta = goal.max_drop if goal.max_drop is not None else 0.5
-    rights = _rights(task, metric, labels, original, outputs)
+    _check_labels(task, labels, outputs)
     kept = _concerned(task, metric, labels)
-    old, new = rights[0][kept], rights[1][kept]
     if not kept.any():
         raise BadInput(f"no item is of the positive class {task.positive}, so its recall is not known: give more data")
+    delta = goal.max_drop if goal.max_drop is not None else 0.5
+    old, new = (right[kept] for right in _rights(task, metric, labels, original, outputs))
+    found: noninferiority.Proof | bootstrap.Shift
     if _is_share(task, metric):
         pairs = noninferiority.count(old, new, None if groups is None else groups[kept])
-        proof = noninferiority.prove(pairs, delta, goal.error)
-        found = (proof.difference, proof.low, proof.high, proof.proven, proof.needed, "Tango's score test")
+        found, method = noninferiority.prove(pairs, delta, goal.error), "Tango's score test"
     else:
-        shift = _shift(task, metric, labels, (original, outputs), delta, goal.error, groups)
-        found = (shift.difference, shift.low, shift.high, shift.proven, shift.needed, "paired bootstrap (BCa)")
-    difference, low, high, proven, needed, method = found
-    changed = _flips(task, original, outputs)
+        shift = _shift(task, metric, labels, (original, outputs), groups, delta, goal.error)
+        found, method = shift, "paired bootstrap (BCa)"
     return NoWorse(
         metric=metric, variant=names[0], baseline=names[1], max_drop=delta, error=goal.error, method=method,
-        items=int(kept.sum()), groups=int(kept.sum()) if groups is None else len(np.unique(groups[kept])),
-        difference=difference, low=low, high=high, better=int((new & ~old).sum()), worse=int((old & ~new).sum()),
-        flips=changed, proven=proven and goal.max_drop is not None, needed=needed,
-        reason=_reason(metric, difference, delta, proven, needed, int(kept.sum())),
+        items=int(kept.sum()), groups=_units(kept, groups),
+        difference=found.difference, low=found.low, high=found.high,
+        better=int((new & ~old).sum()), worse=int((old & ~new).sum()), flips=_flips(task, original, outputs),
+        proven=found.proven and goal.max_drop is not None, needed=found.needed,
+        reason=_reason(metric, found.difference, delta, found.proven, found.needed, int(kept.sum())),
         harmed=_harmed(task, labels, original, outputs, groups),
     )  # fmt: skip
 
 
 @dataclass(slots=True)
 class Watch:
-    """Looks at a candidate's answers as they come and says when they are too bad beyond doubt."""
+    """Looks at a candidate's answers as they come and says when they are too bad, or good enough, beyond doubt."""
 
     task: Task
     labels: Array
     original: Array
     max_drop: float | None
     _evidence: sequential.Evidence | None = field(init=False)
+    _defence: sequential.Evidence | None = field(init=False)
 
     def __post_init__(self) -> None:
         bet = self.max_drop is not None and _is_share(self.task, judged_metric(self.task))
-        self._evidence = sequential.Evidence(delta=self.max_drop or 0.0, alpha=_WATCH_RISK) if bet else None
+        delta = self.max_drop or 0.0
+        self._evidence = sequential.Evidence(delta=delta, alpha=_WATCH_RISK) if bet else None
+        self._defence = sequential.Evidence(delta=-delta, alpha=_CLEAR_RISK) if bet and delta else None
+
+    @property
+    def clear(self) -> bool:
+        """Whether the answers so far speak enough against a drop beyond the allowed one to look at no more."""
+        return self._defence is not None and self._defence.dead
 
     def add(self, rows: slice, outputs: Array) -> str | None:
         """Take the outputs of some rows; return why the candidate is given up, or None."""
@@ -119,12 +123,26 @@ class Watch:
         labels = self.labels[rows]
         kept = _concerned(self.task, metric, labels)
         old, new = _rights(self.task, metric, labels, self.original[rows], outputs)
-        self._evidence = sequential.watch(self._evidence, new[kept].astype(float) - old[kept].astype(float))
+        gains = new[kept].astype(float) - old[kept].astype(float)
+        self._evidence = sequential.watch(self._evidence, gains)
+        self._defence = sequential.watch(self._defence, -gains) if self._defence is not None else None
         if not self._evidence.dead:
             return None
         allowed, items = self._evidence.delta, self._evidence.items
         drop = self._evidence.total / items + allowed  # the evidence adds up losses beyond the allowed ones
         return f"loses about {100 * drop:.1f} pt of {metric} (seen on {items} items, allowed {100 * allowed:g} pt)"
+
+
+def _check_labels(task: Task, labels: Array, outputs: Array) -> None:
+    """Raise `BadInput` for labels that these outputs can't answer."""
+    if task.kind in _CLASSED:
+        scores.class_count(task, labels, outputs)
+    elif labels.size != outputs.size:
+        each = [array.size // max(len(array), 1) for array in (labels, outputs)]
+        raise BadInput(
+            f"the labels have {each[0]} values per item and the model's outputs {each[1]}, which can't be compared as "
+            f"{task.kind}: check the labels, --output-name and --kind"
+        )
 
 
 def _is_share(task: Task, metric: str) -> bool:
@@ -136,7 +154,7 @@ def _rights(task: Task, metric: str, labels: Array, original: Array, outputs: Ar
     """Return which items each of the two gets right (for numbers: which one is nearer to the target)."""
     if metric == "top5":
         return scores.among_five(labels, original), scores.among_five(labels, outputs)
-    if task.kind in ("classification", "binary"):
+    if task.kind in _CLASSED:
         return answers(task, original) == labels, answers(task, outputs) == labels
     wanted = labels.reshape(len(labels), -1)
     old, new = (np.abs(given.reshape(len(given), -1) - wanted).mean(axis=1) for given in (original, outputs))
@@ -151,49 +169,7 @@ def _concerned(task: Task, metric: str, labels: Array) -> Array:
 
 
 def _flips(task: Task, original: Array, outputs: Array) -> int:
-    if task.kind not in ("classification", "binary"):
-        return 0
-    return int((answers(task, original) != answers(task, outputs)).sum())
-
-
-def _shift(
-    task: Task, metric: str, labels: Array, both: tuple[Array, Array], delta: float, error: float, groups: Array | None
-) -> bootstrap.Shift:
-    old, new = (_statistic(task, metric, labels, outputs) for outputs in both)
-    sign = -1.0 if scores.lower_is_better(metric) else 1.0
-    classes = labels if task.kind in ("classification", "binary") else None
-    unseen = _unseen(task, metric, labels, both[1], error, groups)
-    return bootstrap.prove(
-        lambda weights: sign * (new(weights) - old(weights)),
-        delta,
-        np.ones(len(labels), dtype=np.int64),
-        strata=classes,
-        groups=groups,
-        unseen=unseen,
-        alpha=error,
-    )
-
-
-def _unseen(task: Task, metric: str, labels: Array, outputs: Array, error: float, groups: Array | None) -> float:
-    """Return what changes of answers that never occurred in these items could take from the metric at most."""
-    if metric == "cost":
-        return max(_unseen_cost(task, label, labels, groups, error) for label in (0, 1))
-    if metric.partition("_")[0] not in TALLIED:
-        return 0.0
-    count = scores.class_count(task, labels, outputs)
-    seen = weighted.tally(labels, answers(task, outputs), count)(np.ones((1, len(labels))))
-    units = [_units(labels == label, groups) for label in range(count)]
-    return weighted.unseen_harm(seen, _tally_metric(task, metric), units, error)
-
-
-def _unseen_cost(task: Task, label: int, labels: Array, groups: Array | None, error: float) -> float:
-    """Return the money per item when answers to one class turn wrong as often as may go unseen (rule of three)."""
-    concerned = labels == label
-    if task.costs is None or not concerned.any():
-        return 0.0
-    miss, false_alarm = task.costs
-    share = min(1.0, -math.log(error) / _units(concerned, groups))
-    return share * float(concerned.mean()) * (miss if label == task.positive else false_alarm)
+    return int((answers(task, original) != answers(task, outputs)).sum()) if task.kind in _CLASSED else 0
 
 
 def _units(concerned: Array, groups: Array | None) -> int:
@@ -201,43 +177,57 @@ def _units(concerned: Array, groups: Array | None) -> int:
     return int(np.count_nonzero(concerned)) if groups is None else len(np.unique(groups[concerned]))
 
 
+def _shift(
+    task: Task, metric: str, labels: Array, both: tuple[Array, Array], groups: Array | None, delta: float, error: float
+) -> bootstrap.Shift:
+    """Test a metric that is no share of items, with what changes that never occurred could take from it."""
+    if metric.partition("_")[0] in scores.BY_CLASS:
+        plain = metric in scores.BY_CLASS and task.kind != "binary"
+        tallied = weighted.tally_metric(f"{metric}_macro" if plain else metric, task.positive)
+        old, new = (answers(task, outputs) for outputs in both)
+        return weighted.prove_answers(labels, old, new, tallied, delta, groups=groups, alpha=error)
+    before, after = (_statistic(task, metric, labels, outputs) for outputs in both)
+    sign = -1.0 if scores.lower_is_better(metric) else 1.0
+    unseen = _unseen(task, metric, labels, both[1], groups, error)
+    try:
+        return bootstrap.prove(
+            lambda weights: sign * (after(weights) - before(weights)),
+            delta,
+            np.ones(len(labels), dtype=np.int64),
+            strata=labels if task.kind in _CLASSED else None,
+            groups=groups,
+            unseen=unseen,
+            alpha=error,
+        )
+    except ValueError as problem:
+        raise BadInput(f"{metric} of {len(labels)} items can't be judged: {problem}") from problem
+
+
 def _statistic(task: Task, metric: str, labels: Array, outputs: Array) -> Statistic:
     """Return the metric as a function of item weights."""
     if ":" in metric:
         return _repeated(user_metric(metric), labels, outputs)
-    if metric.partition("_")[0] in TALLIED:
-        tallied = weighted.tally(labels, answers(task, outputs), scores.class_count(task, labels, outputs))
-        value = _tally_metric(task, metric)
-        return lambda weights: value(tallied(weights))
-    if metric in ("roc_auc", "pr_auc"):
+    if metric in scores.RANKING:
         ranking = weighted.roc_auc if metric == "roc_auc" else weighted.pr_auc
         if task.kind == "binary":
             return ranking(labels == task.positive, positive_scores(task, outputs))
         by_class = class_scores(outputs)
         assert by_class is not None
-        parts = [ranking(labels == c, by_class[:, c]) for c in np.unique(labels)]
-        return lambda weights: np.mean([part(weights) for part in parts], axis=0)
+        return _mean([ranking(labels == c, by_class[:, c]) for c in np.unique(labels)])
     if metric == "r2":
         columns = zip(labels.reshape(len(labels), -1).T, outputs.reshape(len(outputs), -1).T, strict=True)
-        each = [weighted.r2(truth, given) for truth, given in columns]
-        return lambda weights: np.mean([part(weights) for part in each], axis=0)
-    return weighted.average(_by_item(task, metric, labels, outputs))
-
-
-def _tally_metric(task: Task, metric: str) -> Callable[[weighted.Tally], Array]:
-    plain = metric in ("precision", "recall", "f1") and task.kind != "binary"
-    return weighted.tally_metric(f"{metric}_macro" if plain else metric, task.positive)
-
-
-def _by_item(task: Task, metric: str, labels: Array, outputs: Array) -> Array:
-    """Return one value per item whose mean is the metric."""
+        return _mean([weighted.r2(truth, given) for truth, given in columns])
     if metric == "cost":
-        return scores.costs(task, labels, answers(task, outputs))
+        return weighted.average(scores.costs(task, labels, answers(task, outputs)))
     found = scores.estimate(task, metric, labels, outputs)
-    return found.value + found.influence * len(labels)
+    return weighted.average(found.value + found.influence * len(labels))
 
 
-def _repeated(function: Callable[[Array, Array], float], labels: Array, outputs: Array) -> Statistic:
+def _mean(parts: list[Statistic]) -> Statistic:
+    return lambda weights: np.mean([part(weights) for part in parts], axis=0)
+
+
+def _repeated(function: _Metric, labels: Array, outputs: Array) -> Statistic:
     """Return a user's function of (labels, outputs) as a function of whole item weights."""
 
     def value(weights: Weights) -> Array:
@@ -245,6 +235,53 @@ def _repeated(function: Callable[[Array, Array], float], labels: Array, outputs:
         return np.array([function(labels[chosen], outputs[chosen]) for chosen in rows])
 
     return value
+
+
+def _unseen(task: Task, metric: str, labels: Array, outputs: Array, groups: Array | None, error: float) -> float:
+    """Return what changes that never occurred in these items could take from the metric, at confidence 1 − error.
+
+    Of errors that are measured on every item (mse, r2, cosine …) each item shows its change, so nothing is added.
+    """
+    if metric == "cost":
+        miss, false_alarm = task.costs or (0.0, 0.0)
+        each = ((labels == task.positive, miss), (labels != task.positive, false_alarm))
+        return max(_unseen_share(kind, groups, error) * float(kind.mean()) * money for kind, money in each)
+
+    def ours(labels: Array, outputs: Array) -> float:
+        return scores.estimate(task, metric, labels, outputs).value
+
+    if ":" in metric or metric in scores.RANKING:
+        return _tried(user_metric(metric) if ":" in metric else ours, task, labels, outputs, groups, error)
+    return 0.0
+
+
+def _unseen_share(concerned: Array, groups: Array | None, error: float) -> float:
+    """Return the largest share of these items in which a change may occur that none of them shows (rule of three)."""
+    return min(1.0, -math.log(error) / max(_units(concerned, groups), 1))
+
+
+def _tried(function: _Metric, task: Task, labels: Array, outputs: Array, groups: Array | None, error: float) -> float:
+    """Return what a metric loses at most when as many answers of one class turn wrong as may go unseen.
+
+    What the metric makes of an answer is not known from inside, so it is tried out: items answered rightly get the
+    outputs of another class, the rarest one's first, where false alarms hurt most. Without classes, the items of each
+    half of the data get the outputs of the other half.
+    """
+    classed = task.kind in _CLASSED
+    kinds = np.asarray(labels, np.int64) if classed else np.arange(len(labels)) * 2 // len(labels)
+    right = answers(task, outputs) == labels if classed else np.ones(len(labels), dtype=bool)
+    sizes, value = np.bincount(kinds), function(labels, outputs)
+    lowest = value
+    for kind in np.flatnonzero(sizes):
+        share, donors = _unseen_share(kinds == kind, groups, error), np.flatnonzero(kinds != kind)
+        if not donors.size:
+            return share * abs(value)
+        donors = donors[np.lexsort((sizes[kinds[donors]], ~right[donors]))]
+        turned = np.flatnonzero((kinds == kind) & right)[: math.ceil(share * sizes[kind])]
+        changed = outputs.copy()
+        changed[turned] = outputs[np.resize(donors, len(turned))]
+        lowest = min(lowest, function(labels, changed))
+    return value - lowest
 
 
 def _reason(metric: str, difference: float, delta: float, proven: bool, needed: int | None, items: int) -> str:
@@ -265,7 +302,7 @@ def _amount(metric: str, value: float) -> str:
 
 def _harmed(task: Task, labels: Array, original: Array, outputs: Array, groups: Array | None) -> tuple[Reading, ...]:
     """Return the change of every class that changed, the worst first; its scope says whether it is beyond chance."""
-    if task.kind not in ("classification", "binary"):
+    if task.kind not in _CLASSED:
         return ()
     changes = holm.by_class(labels, answers(task, original), answers(task, outputs), groups)
     found = []
@@ -278,7 +315,7 @@ def _harmed(task: Task, labels: Array, original: Array, outputs: Array, groups: 
                     value=change.difference,
                     direction="higher",
                     samples=change.items,
-                    place=task.classes[change.label] if change.label < len(task.classes) else str(change.label),
+                    place=class_name(task, change.label),
                     source="sign test, Holm's correction",
                     scope=f"{sure} (p = {change.p:.3g}), +{change.better} −{change.worse}",
                 )

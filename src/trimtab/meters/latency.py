@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trimtab.core.protocols import Arrays, Informed, Samples, Session
 from trimtab.core.values import Reading, Task, Trace, Variant, Workload
 from trimtab.meters.feed import timing_inputs
+from trimtab.meters.readings import WORKER_CLOCK, timed, unavailable
 from trimtab.meters.warm import warm_up
 from trimtab.stats import percentiles
 
@@ -62,12 +63,12 @@ def latency_readings(samples: Samples, scope: str) -> list[Reading]:
     p90 and p99 are upper bounds at 99 % confidence (MLPerf's early-stopping rule), unavailable with too few calls.
     """
     times = samples.wall_ns / 1e9
-    found = []
-    for name, estimate in (("latency_mean", percentiles.mean(times)), ("latency_p50", percentiles.median(times))):
-        found.append(_time(name, estimate.value, estimate.low, estimate.high, estimate.level, estimate.samples, scope))
-    for name, share in _PERCENTILES.items():
-        found.append(_percentile(name, times, share, scope))
-    return [*found, _cpu_use(samples, scope)]
+    return [
+        timed("latency_mean", percentiles.mean(times), scope),
+        timed("latency_p50", percentiles.median(times), scope),
+        *(_percentile(name, times, share, scope) for name, share in _PERCENTILES.items()),
+        _cpu_use(samples, scope),
+    ]
 
 
 def latency_trace(samples: Samples) -> Trace:
@@ -86,19 +87,23 @@ def cold_start(session: Session) -> list[Reading]:
     for name, key, what in wanted:
         value = told.get(key, math.nan)
         if math.isnan(value):
-            found.append(_missing(name, f"the session does not tell how long {what} took"))
+            found.append(unavailable(name, f"the session does not tell how long {what} took", "s"))
         else:
-            found.append(_time(name, value, None, None, 0.95, 1, f"{what} in a fresh process, files cached"))
+            scope = f"{what} in a fresh process, files cached"
+            found.append(Reading(name=name, value=value, unit="s", direction="lower", source=WORKER_CLOCK, scope=scope))
     return found
 
 
 def _percentile(name: str, times: NDArray[np.float64], share: float, scope: str) -> Reading:
-    bound = percentiles.upper_bound(times, share)
+    bound, calls = percentiles.upper_bound(times, share), len(times)
     if bound is None:
-        return _missing(name, f"n too small: {len(times)} of {percentiles.samples_needed(share)}", len(times))
+        return unavailable(name, f"n too small: {calls} of {percentiles.samples_needed(share)}", "s", samples=calls)
     observed = float(np.quantile(times, share))
     scope = f"upper bound at 99 % confidence (observed: {observed:.4g} s), {scope}"
-    return _time(name, bound, min(observed, bound), bound, 0.99, len(times), scope)
+    found = percentiles.Estimate(
+        value=bound, low=min(observed, bound), high=bound, level=percentiles.CONFIDENCE, samples=calls
+    )
+    return timed(name, found, scope)
 
 
 def _cpu_use(samples: Samples, scope: str) -> Reading:
@@ -116,27 +121,4 @@ def _cpu_use(samples: Samples, scope: str) -> Reading:
         samples=len(wall),
         source="processor time of the worker process",
         scope=scope,
-    )
-
-
-def _time(
-    name: str, value: float, low: float | None, high: float | None, level: float, samples: int, scope: str
-) -> Reading:
-    return Reading(
-        name=name,
-        value=value,
-        unit="s",
-        direction="lower",
-        low=low,
-        high=high,
-        level=level,
-        samples=samples,
-        source="wall clock inside the worker process",
-        scope=scope,
-    )
-
-
-def _missing(name: str, reason: str, samples: int = 0) -> Reading:
-    return Reading(
-        name=name, value=None, unit="s", direction="lower", samples=samples, provenance="unavailable", scope=reason
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from trimtab.core.protocols import Informed, Renewable, Session
 from trimtab.core.values import Reading, Task, Trace, Variant, Workload
 from trimtab.meters.feed import timing_inputs
+from trimtab.meters.readings import unavailable
 
 
 class MemoryMeter:
@@ -24,14 +25,14 @@ class MemoryMeter:
     def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
         """Return `peak_memory` in bytes; its scope tells what the process took before it loaded anything."""
         if not isinstance(session, Renewable):
-            return [_reading(None, [], "this session can't be opened in a fresh process")]
+            return [unavailable("peak_memory", "this session can't be opened in a fresh process", "B")]
         inputs = timing_inputs(variant, task, workload)
         told: list[tuple[float, float]] = []
         for _ in range(self._processes):
             fresh = session.fresh()
             try:
                 if not isinstance(fresh, Informed):
-                    return [_reading(None, [], "this session does not tell its memory")]
+                    return [unavailable("peak_memory", "this session does not tell its memory", "B")]
                 fresh.run(inputs)
                 info = fresh.info()
             finally:
@@ -40,19 +41,17 @@ class MemoryMeter:
         peaks = sorted(peak for peak, _ in told)
         empty = min(before for _, before in told)
         scope = f"peak resident memory of a fresh process, of which {empty / 1e6:.0f} MB before loading"
-        return [_reading(peaks[len(peaks) // 2], peaks, scope)]
-
-
-def _reading(value: float | None, peaks: list[float], scope: str) -> Reading:
-    return Reading(
-        name="peak_memory",
-        value=value,
-        unit="B",
-        direction="lower",
-        low=peaks[0] if len(peaks) > 1 else None,
-        high=peaks[-1] if len(peaks) > 1 else None,
-        samples=len(peaks),
-        provenance="measured" if value is not None else "unavailable",
-        source="VmHWM of the worker process",
-        scope=scope,
-    )
+        several = len(peaks) > 1
+        return [
+            Reading(
+                name="peak_memory",
+                value=peaks[len(peaks) // 2],
+                unit="B",
+                direction="lower",
+                low=peaks[0] if several else None,
+                high=peaks[-1] if several else None,
+                samples=len(peaks),
+                source="VmHWM of the worker process",
+                scope=scope,
+            )
+        ]

@@ -22,6 +22,7 @@ from trimtab.core.machine import machine
 from trimtab.core.process import Limits, Process
 from trimtab.core.protocols import Array
 from trimtab.core.values import Machine, Reading
+from trimtab.meters.readings import unavailable
 
 DTYPES = ("fp32", "bf16", "int8")
 
@@ -89,8 +90,7 @@ def _reading(
     measured = {engine: rates for engine, rates in by_engine.items() if rates}
     missing = f"; left out: {', '.join(left_out)}" if left_out else ""
     if not measured:
-        scope = f"no engine here can do it{missing}"
-        return Reading(name=name, value=None, unit=unit, samples=0, provenance="unavailable", scope=scope, place=place)
+        return unavailable(name, f"no engine here can do it{missing}", unit, place)
     best = max(measured, key=lambda engine: max(measured[engine]))
     rates = measured[best]
     return Reading(

@@ -11,6 +11,7 @@ from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array, Arrays, Session
 from trimtab.core.values import Signature, Split, Task, Variant, Workload
 from trimtab.data.batches import batches
+from trimtab.data.labels import answer_spec
 
 _SUM_TOLERANCE = 1e-2  # a softmax computed in bf16 or int8 does not sum to one exactly
 
@@ -32,30 +33,15 @@ def predictions(
 ) -> Iterator[tuple[slice, Array]]:
     """Yield the rows and the answer outputs of one call after the other, so that a caller can stop early."""
     signature = session.variant.model.signature
-    name = answer_output(signature, task)
+    name = answer_spec(signature, task.output).name
     fixed = fixed_batch(signature)
     done = 0
     for feed in batches(left_to_do(task, session.variant), split, fixed or workload.batch):
         count = len(next(iter(feed.values())))
         outputs = session.run(_padded(feed, fixed) if fixed else feed, timeout_s)
-        answer = _checked(outputs, name, fixed or count)[:count]
+        answer = _checked(outputs, name, fixed or count, done)[:count]
         yield slice(done, done + count), answer
         done += count
-
-
-def answer_output(signature: Signature, task: Task) -> str:
-    """Return the name of the output to judge; raise `BadInput` when there are several and none was chosen."""
-    names = [spec.name for spec in signature.outputs if spec.role == "data"]
-    listed = ", ".join(names)
-    if task.output is not None:
-        if task.output not in names:
-            raise BadInput(f"the model has no output {task.output!r}: choose --output-name from {listed}")
-        return task.output
-    if len(names) > 1:
-        raise BadInput(f"the model has several outputs: say which one holds the answer with --output-name ({listed})")
-    if not names:
-        raise BadInput("the model has no output to judge")
-    return names[0]
 
 
 def fixed_batch(signature: Signature) -> int | None:
@@ -79,7 +65,7 @@ def _padded(feed: Arrays, size: int) -> Arrays:
     }
 
 
-def _checked(outputs: Arrays, name: str, count: int) -> Array:
+def _checked(outputs: Arrays, name: str, count: int, first: int) -> Array:
     if name not in outputs:
         raise BadInput(f"the model did not return its output {name!r}: it returned {', '.join(outputs) or 'nothing'}")
     answer = np.asarray(outputs[name])
@@ -89,8 +75,8 @@ def _checked(outputs: Arrays, name: str, count: int) -> Array:
             "(choose another output with --output-name, or --batch 1)"
         )
     if np.issubdtype(answer.dtype, np.inexact) and not np.isfinite(answer).all():
-        row = int(np.argmin(np.isfinite(answer).reshape(count, -1).all(axis=1)))
-        raise BadInput(f"the output {name!r} holds NaN or infinity (item {row} of a batch): its numbers overflow")
+        row = first + int(np.argmin(np.isfinite(answer).reshape(count, -1).all(axis=1)))
+        raise BadInput(f"the output {name!r} holds NaN or infinity (item {row} of the split): its numbers overflow")
     return answer
 
 

@@ -14,6 +14,7 @@ from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.meters import scores
 from trimtab.meters.predict import answers, positive_scores, predict
+from trimtab.meters.readings import unavailable
 from trimtab.meters.scores import Estimate
 from trimtab.meters.user_metric import user_reading
 
@@ -61,24 +62,18 @@ def quality_readings(
     """
     found: list[Reading] = []
     if labels is not None:
-        labels = _fitting(labels, outputs)
+        if len(labels) != len(outputs):
+            raise BadInput(f"there are {len(labels)} labels for {len(outputs)} answers: give one label per item")
         if task.kind in ("classification", "binary"):
-            scores.class_count(task, labels, outputs)
-        names = scores.metrics(task, outputs)
-        found.extend(_attempt(task, name, labels, outputs, groups, scope) for name in names)
-        if task.kind in ("classification", "binary"):
-            found.extend(_class_readings(task, labels, outputs, groups, scope))
-            found.extend(_confusion(task, labels, outputs, scope))
+            counts = scores.count(labels, answers(task, outputs), scores.class_count(task, labels, outputs))
+            found += [*_class_readings(task, counts, groups, scope), *_confusion(task, counts, scope)]
+        overall = [_attempt(task, name, labels, outputs, groups, scope) for name in scores.metrics(task, outputs)]
+        found = [*overall, *found]
         if ":" in task.metric:
             found.append(user_reading(task.metric, labels, outputs, groups, scope))
     if original_outputs is not None:
         found.extend(_likeness(task, original_outputs, outputs, groups, scope, labelled=labels is not None))
     return found
-
-
-def agreement(task: Task, original: Array, outputs: Array) -> Estimate:
-    """Return the share of items that two models answer alike."""
-    return scores.mean(answers(task, original) == answers(task, outputs))
 
 
 def tune_threshold(task: Task, labels: Array, outputs: Array) -> float:
@@ -106,17 +101,6 @@ def tune_threshold(task: Task, labels: Array, outputs: Array) -> float:
         merit = np.divide((1 + beta) * hits, size, out=np.zeros(len(edges)), where=size > 0)
     best = edges[merit >= merit.max() - 1e-12]
     return float(best[np.argmin(np.abs(best - 0.5))])
-
-
-def unavailable(name: str, reason: str, unit: str = "1", place: str | None = None) -> Reading:
-    """Return a reading that could not be had, with the reason."""
-    return Reading(name=name, value=None, unit=unit, provenance="unavailable", samples=0, scope=reason, place=place)
-
-
-def _fitting(labels: Array, outputs: Array) -> Array:
-    if len(labels) != len(outputs):
-        raise BadInput(f"there are {len(labels)} labels for {len(outputs)} answers: give one label per item")
-    return np.asarray(labels)
 
 
 def _attempt(task: Task, name: str, labels: Array, outputs: Array, groups: Array | None, scope: str) -> Reading:
@@ -150,8 +134,7 @@ def class_name(task: Task, number: int) -> str:
     return task.classes[number] if number < len(task.classes) else str(number)
 
 
-def _class_readings(task: Task, labels: Array, outputs: Array, groups: Array | None, scope: str) -> Iterator[Reading]:
-    counts = scores.count(labels, answers(task, outputs), scores.class_count(task, labels, outputs))
+def _class_readings(task: Task, counts: scores.Counts, groups: Array | None, scope: str) -> Iterator[Reading]:
     for number in range(len(counts.true)):
         place = class_name(task, number)
         sizes = {"precision": counts.predicted[number], "recall": counts.true[number]}
@@ -164,12 +147,10 @@ def _class_readings(task: Task, labels: Array, outputs: Array, groups: Array | N
                 yield unavailable(name, f"no item is {what} so", place=place)
 
 
-def _confusion(task: Task, labels: Array, outputs: Array, scope: str) -> Iterator[Reading]:
+def _confusion(task: Task, counts: scores.Counts, scope: str) -> Iterator[Reading]:
     from sklearn.metrics import confusion_matrix
 
-    classes = scores.class_count(task, labels, outputs)
-    table = confusion_matrix(labels, answers(task, outputs), labels=range(classes))
-    items = len(labels)
+    table, items = confusion_matrix(counts.labels, counts.answers, labels=range(len(counts.true))), len(counts.labels)
     for true, predicted in zip(*np.nonzero(table), strict=True):
         cell = int(table[true, predicted])
         low, high = scores.wilson(cell / items, items)
@@ -192,7 +173,8 @@ def _likeness(
     if len(original) != len(outputs):
         raise BadInput(f"the original answered {len(original)} items, this model {len(outputs)}: give both the same")
     if task.kind in ("classification", "binary"):
-        yield _reading("agreement", agreement(task, original, outputs), groups, scope)
+        alike = scores.mean(answers(task, original) == answers(task, outputs))
+        yield _reading("agreement", alike, groups, scope)
     elif not labelled:
         against = f"{scope}, against the original".removeprefix(", ")
         for name in ("relative_error", "cosine"):

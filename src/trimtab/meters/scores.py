@@ -7,7 +7,7 @@ Influences add up over groups, and their squares add up to the variance, so one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -152,11 +152,6 @@ def cosine(targets: Array, outputs: Array) -> Estimate:
     return mean(np.clip(np.divide(product, length, out=np.zeros_like(product), where=length > 0), -1, 1))
 
 
-def top5(labels: Array, outputs: Array) -> Estimate:
-    """Return the share of items whose label is among the five highest scores."""
-    return mean(among_five(labels, outputs))
-
-
 def among_five(labels: Array, outputs: Array) -> Array:
     """Return which labels are among the five highest scores of their item; of equals, later classes come first."""
     given = _needed_scores("top5", outputs)
@@ -229,6 +224,7 @@ _INFINITY = float("inf")
 CLASSIFICATION = ("accuracy", *BY_CLASS, *(f"{name}_{mean}" for name in BY_CLASS for mean in AVERAGES))
 RANKING = ("roc_auc", "pr_auc")
 REGRESSION = ("mse", "mae", "r2", "relative_error", "cosine")
+_KNOWN = (*CLASSIFICATION, *RANKING, "top5", "cost", *REGRESSION)
 
 
 def lower_is_better(metric: str) -> bool:
@@ -271,7 +267,7 @@ def estimate(task: Task, name: str, labels: Array, outputs: Array) -> Estimate:
             return rank(labels == task.positive, positive_scores(task, outputs))
         return ranked(labels, _needed_scores(name, outputs), rank)
     if name == "top5":
-        return top5(labels, outputs)
+        return mean(among_five(labels, outputs))
     given = answers(task, outputs)
     if name == "accuracy":
         return mean(labels == given)
@@ -284,31 +280,31 @@ def estimate(task: Task, name: str, labels: Array, outputs: Array) -> Estimate:
     return averaged(count(labels, given, class_count(task, labels, outputs)), base, which)
 
 
-def known_metrics() -> Sequence[str]:
-    """Return the names of every metric of ours."""
-    return (*CLASSIFICATION, *RANKING, "top5", "cost", *REGRESSION)
-
-
 def check_metric(name: str) -> None:
     """Raise `BadInput` for a metric that is neither one of ours nor a user's `module:function`."""
-    if name not in (*known_metrics(), "agreement") and ":" not in name:
+    if name not in (*_KNOWN, "agreement") and ":" not in name:
         raise _unknown(name)
 
 
 def _unknown(name: str) -> BadInput:
-    return BadInput(f"there is no metric {name!r}: choose one of {', '.join(known_metrics())}, or module:function")
+    return BadInput(f"there is no metric {name!r}: choose one of {', '.join(_KNOWN)}, or module:function")
 
 
 def class_count(task: Task, labels: Array, outputs: Array) -> int:
-    """Return the number of classes; raise `BadInput` for a label that the model can't answer."""
-    known = 2 if task.kind == "binary" else score_count(outputs) or 0
-    highest = int(labels.max()) + 1
-    if labels.min() < 0 or (known and highest > known):
-        wrong = int(labels.min() if labels.min() < 0 else labels.max())
+    """Return the number of classes; raise `BadInput` for a label that the model can't answer, or a class below 0."""
+    known = 2 if task.kind == "binary" else score_count(outputs)
+    if known is None:
+        given = answers(task, outputs)
+        if given.min() < 0:
+            raise BadInput(f"the model answers class {given.min()}, classes count from 0: choose another --output-name")
+        known = max(int(labels.max()) + 1, int(given.max()) + 1, len(task.classes))
+    strange = np.flatnonzero((labels < 0) | (labels >= known))
+    if len(strange):
         raise BadInput(
-            f"the labels name class number {wrong}, but the model knows classes 0 to {known - 1}: check --labels"
+            f"label {labels[strange[0]]} of item {strange[0]} ({len(strange):,} such in all) is none of the model's "
+            f"classes, 0 to {known - 1}: correct or drop these items, or check --labels"
         )
-    return known or max(highest, int(np.max(outputs)) + 1, len(task.classes))
+    return known
 
 
 def costs(task: Task, labels: Array, given: Array) -> Array:

@@ -8,6 +8,7 @@ from pathlib import Path
 from trimtab.core import plugins
 from trimtab.core.protocols import Described, Session
 from trimtab.core.values import Model, Reading, Task, Trace, Variant, Workload
+from trimtab.meters.readings import unavailable
 
 
 class SizeMeter:
@@ -28,8 +29,8 @@ def size(model: Model) -> tuple[Reading, ...]:
     """Return the readings `parameters` and `bytes` of a model."""
     described = plugins.make("formats", model.format)
     if not isinstance(described, Described):
-        scope = f"the format {model.format} does not say its parameters"
-        return (_reading("parameters", None, scope), _bytes(_files(model.path)))
+        missing = unavailable("parameters", f"the format {model.format} does not say its parameters")
+        return (missing, _bytes(_files(model.path)))
     contents = described.contents(model)
     kinds = ", ".join(f"{count:,} {dtype}" for dtype, count in contents.parameters) or "no weights"
     return (_reading("parameters", sum(count for _, count in contents.parameters), kinds), _bytes(contents.files))
@@ -42,14 +43,15 @@ def compression(original: Iterable[Reading], compressed: Iterable[Reading]) -> t
 
 
 def _rate(name: str, before: float | None, after: float | None) -> Reading:
-    value = before / after if before is not None and after else None
+    if before is None or not after:
+        return unavailable(f"compression_{name}", f"{name} of one of the two are not known")
     return Reading(
         name=f"compression_{name}",
-        value=value,
+        value=before / after,
         direction="higher",
-        provenance="counted" if value is not None else "unavailable",
+        provenance="counted",
         source="original / compressed",
-        scope=name if value is not None else f"{name} of one of the two are not known",
+        scope=name,
     )
 
 
@@ -62,13 +64,13 @@ def _bytes(files: Sequence[Path]) -> Reading:
     return _reading("bytes", sum(file.stat().st_size for file in files), scope)
 
 
-def _reading(name: str, value: int | None, scope: str) -> Reading:
+def _reading(name: str, value: int, scope: str) -> Reading:
     return Reading(
         name=name,
-        value=None if value is None else float(value),
+        value=float(value),
         unit="B" if name == "bytes" else "1",
         direction="lower",
-        provenance="counted" if value is not None else "unavailable",
+        provenance="counted",
         source="files of the model",
         scope=scope,
     )

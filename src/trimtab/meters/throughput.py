@@ -13,6 +13,7 @@ from trimtab.core.values import Reading, Task, Trace, Variant, Workload
 from trimtab.meters.feed import timing_inputs
 from trimtab.meters.latency import time_calls
 from trimtab.meters.predict import fixed_batch
+from trimtab.meters.readings import WORKER_CLOCK, unavailable
 from trimtab.stats import percentiles
 
 _GAIN = 1.03
@@ -55,7 +56,7 @@ class ThroughputMeter:
                 warm = time_calls(session, inputs, 3, left_s)
                 samples = time_calls(session, inputs, 50, min(left_s, self._seconds / len(sizes)))
             except (WorkerError, BadInput) as error:
-                found.append(_unavailable(size, str(error)))
+                found.append(unavailable("throughput", str(error), "1/s", f"batch={size}"))
                 break
             found.append(throughput_reading(samples, size))
             left_s -= float(warm.wall_ns.sum() + samples.wall_ns.sum()) / 1e9
@@ -87,7 +88,7 @@ def throughput_reading(samples: Samples, batch: int) -> Reading:
         high=batch / times.low,
         level=times.level,
         samples=times.samples,
-        source="wall clock inside the worker process",
+        source=WORKER_CLOCK,
         scope="items per second, one call at a time",
         place=f"batch={batch}",
     )
@@ -97,16 +98,3 @@ def _flat(found: list[Reading]) -> bool:
     """Say whether neither of the last two doublings brought anything over the best before them."""
     values = [reading.value or 0.0 for reading in found]
     return len(values) > 2 and max(values[-2:]) < _GAIN * max(values[:-2])
-
-
-def _unavailable(batch: int, reason: str) -> Reading:
-    return Reading(
-        name="throughput",
-        value=None,
-        unit="1/s",
-        direction="higher",
-        samples=0,
-        provenance="unavailable",
-        scope=reason,
-        place=f"batch={batch}",
-    )

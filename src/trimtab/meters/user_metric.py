@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -53,13 +53,11 @@ def user_reading(
     )
 
 
-def _resamples(items: int, groups: Array | None) -> list[Array]:
-    """Return the row numbers of every resample, drawn with a fixed seed."""
+def _resamples(items: int, groups: Array | None) -> Iterator[Array]:
+    """Yield the row numbers of every resample, groups whole, drawn with a fixed seed."""
     draw = np.random.default_rng(0)
-    if groups is None:
-        return [draw.integers(items, size=items) for _ in range(RESAMPLES)]
-    _, number = np.unique(groups, return_inverse=True)
-    order = np.argsort(number.ravel(), kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(number.ravel()))[:-1])
-    drawn = (draw.integers(len(members), size=len(members)) for _ in range(RESAMPLES))
-    return [np.concatenate([members[group] for group in groups_drawn]) for groups_drawn in drawn]
+    unit = np.arange(items) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
+    units = int(unit.max()) + 1
+    for _ in range(RESAMPLES):
+        times = np.bincount(draw.integers(units, size=units), minlength=units)
+        yield np.repeat(np.arange(items), times[unit])

@@ -44,16 +44,14 @@ class Pairs:
 class Proof:
     """The outcome of the test of "worse by δ or more"; `proven` implies `low > -δ`.
 
-    `low`, `high` bound the difference at confidence 1 − 2α; `p` is Tango's p-value; `exact_p` the largest
-    probability of evidence this strong under any model that is worse by δ; `needed` about how many items would
-    decide with 80 % power if the true difference and discordance were the observed ones, None when none would.
+    `low`, `high` bound the difference at confidence 1 − 2α; `exact_p` is the largest probability of evidence this
+    strong under any model that is worse by δ; `needed` about how many items would decide with 80 % power if the true
+    difference and discordance were the observed ones, None when none would.
     """
 
     difference: float
     low: float
     high: float
-    z: float
-    p: float
     exact_p: float
     proven: bool
     needed: int | None
@@ -62,7 +60,7 @@ class Proof:
 def count(old_right: ArrayLike, new_right: ArrayLike, groups: ArrayLike | None = None) -> Pairs:
     """Count the discordant items; items of one group (photo, speaker, document) count as one item together.
 
-    With groups the counts are divided by the design effect n Σm² / (Σm)² of group sizes m, which is exact when all
+    With groups the counts are divided by the design effect Σm² / Σm of group sizes m, which is exact when all
     items of a group fare alike and conservative otherwise (L. Kish, "Survey Sampling", 1965; dividing counts by a
     design effect: Rao & Scott, Biometrics 48, 1992). An estimated correlation within groups is not used: where few
     items flip it is blind to a group that fails as a whole, which is the very risk.
@@ -76,7 +74,7 @@ def count(old_right: ArrayLike, new_right: ArrayLike, groups: ArrayLike | None =
     _, sizes = np.unique(np.asarray(groups), return_counts=True)
     if sizes.sum() != old.size:
         raise ValueError("every item must have a group")
-    effect = old.size * float((sizes.astype(float) ** 2).sum()) / float(sizes.sum()) ** 2
+    effect = float((sizes.astype(float) ** 2).sum()) / old.size
     return Pairs(items=old.size / effect, better=better / effect, worse=worse / effect)
 
 
@@ -125,22 +123,20 @@ def prove(pairs: Pairs, delta: float, alpha: float = 0.05) -> Proof:
         difference=pairs.difference,
         low=low,
         high=high,
-        z=z,
-        p=float(norm.sf(z)),
         exact_p=exact,
         proven=z > float(norm.ppf(1 - alpha)) and exact <= alpha,
         needed=needed,
     )
 
 
-def items_needed(psi: float, d: float, delta: float, alpha: float = 0.05, power: float = 0.80) -> int:
-    """Return about how many items prove "not worse by δ" with this power, if discordance is ψ and the difference d.
+def items_needed(psi: float, d: float, delta: float, alpha: float = 0.05) -> int:
+    """Return about how many items prove "not worse by δ" with 80 % power, if discordance is ψ and the difference d.
 
     n = (z_α + z_β)² (ψ − d²) / (δ + d)², the normal approximation.
     """
     if d <= -delta:
         raise ValueError(f"a model that is worse by {-d:g} can't be proven to be worse by less than {delta:g}")
-    z = float(norm.ppf(1 - alpha) + norm.ppf(power))
+    z = float(norm.ppf(1 - alpha) + norm.ppf(0.80))
     return max(1, math.ceil(z**2 * (psi - d**2) / (delta + d) ** 2))
 
 

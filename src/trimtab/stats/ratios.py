@@ -16,13 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t
 
-Verdict = Literal["faster", "slower", "equivalent", "inconclusive"]
+from trimtab.core.values import SpeedVerdict
 
 _RESAMPLES = 400
 _CHUNK_CELLS = 4_000_000
@@ -40,7 +39,7 @@ class Estimate:
     low: float
     high: float
     level: float
-    verdict: Verdict
+    verdict: SpeedVerdict
     blocks: int
     processes: int
     noise: float | None
@@ -77,7 +76,7 @@ def ratio(
     )
 
 
-def verdict(value: float, low: float, high: float, margin: float) -> Verdict:
+def verdict(value: float, low: float, high: float, margin: float) -> SpeedVerdict:
     """Return the verdict on a ratio of times and its interval; the margin of 0.03 lies between 1 / 1.03 and 1.03.
 
     Equivalent: the whole interval lies within the margin. Faster or slower: the interval excludes 1 and the

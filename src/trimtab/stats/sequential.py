@@ -8,9 +8,10 @@ innocence, H₀: mean D ≥ −δ given the past, and the bet is on losses:
 
 Under H₀ a factor has mean 1 − λ (mean D + δ) ≤ 1, and since D + δ ≤ 1 + δ none is below ½; so E is a non-negative
 supermartingale that starts at 1 and, by Ville's inequality, ever reaches 1/α with probability at most α, whatever
-the stopping rule. (The mirror image Π (1 + λ (D + δ)) with λ ≤ ½ / (1 − δ) refutes H₀: mean D ≤ −δ: it would prove a
-candidate, and can never kill one.) The bets follow the approximate growth-rate-adaptive rule of I. Waudby-Smith and
-A. Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86, 2024.
+the stopping rule. The mirror image Π (1 + λ (D + δ)) with λ ≤ ½ / (1 − δ) refutes H₀: mean D ≤ −δ, and so clears a
+candidate of that suspicion: it is the same evidence about −D with the allowance −δ. The bets follow the approximate
+growth-rate-adaptive rule of I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting",
+JRSS B 86, 2024.
 
 Items of one group are not independent: feed the mean D of each group as one value.
 """
@@ -30,8 +31,8 @@ _PRIOR_ITEMS = 10.0
 class Evidence:
     """The evidence against a candidate so far; `watch` returns it grown by more items.
 
-    `log_peak` is the largest log E so far: since it is reached with probability at most exp(−log_peak) by a candidate
-    that is innocent, crossing the bound once is enough. `died_at` is the item at which it was crossed first.
+    A candidate that is innocent ever crosses the bound log E = −log α with probability at most α, so once is enough:
+    `died_at` is the item at which it was crossed first.
     """
 
     delta: float
@@ -40,12 +41,11 @@ class Evidence:
     total: float = 0.0
     squares: float = 0.0
     log_value: float = 0.0
-    log_peak: float = 0.0
     died_at: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.delta < 1 or not 0 < self.alpha < 1:
-            raise ValueError("δ must lie in [0, 1) and α between 0 and 1")
+        if not -1 < self.delta < 1 or not 0 < self.alpha < 1:
+            raise ValueError("δ must lie between -1 and 1, and α between 0 and 1")
 
     @property
     def dead(self) -> bool:
@@ -77,7 +77,6 @@ def watch(evidence: Evidence, gains: ArrayLike) -> Evidence:
         total=float(sums[-1]),
         squares=float(squares[-1]),
         log_value=float(logs[-1]),
-        log_peak=max(evidence.log_peak, float(logs.max())),
         died_at=died_at,
     )
 
@@ -87,9 +86,10 @@ def _bets(
 ) -> NDArray[np.float64]:
     """Return λ for each item from what was seen before it: mean / mean square of the losses, within [0, ½ / (1 + δ)].
 
-    The prior belief is a loss of δ with mean square 2 δ + δ²: few items disagree, and most of those are lost.
+    The prior belief is a loss of |δ| with mean square 2 |δ| + δ²: few items disagree, and most of those are lost.
     """
-    mean = (_PRIOR_ITEMS * delta + sums) / (_PRIOR_ITEMS + seen)
-    square = (_PRIOR_ITEMS * (2 * delta + delta**2) + squares) / (_PRIOR_ITEMS + seen)
+    prior = abs(delta)
+    mean = (_PRIOR_ITEMS * prior + sums) / (_PRIOR_ITEMS + seen)
+    square = (_PRIOR_ITEMS * (2 * prior + prior**2) + squares) / (_PRIOR_ITEMS + seen)
     ratio = np.divide(mean, square, out=np.zeros_like(mean), where=square > 0)
     return np.clip(ratio, 0.0, 0.5 / (1 + delta))

@@ -21,13 +21,13 @@ _MEAN_CLOSE = 0.10
 _CLOSE = 0.05
 
 
-def state(times_s: ArrayLike, window: int = WINDOW) -> State:
+def state(times_s: ArrayLike) -> State:
     """Say whether calls, with these times in seconds so far, go on warming, are steady, or won't become so.
 
     "unsteady" means that 300 calls or 10 s have passed (and 3 calls at least): measure then, but flag the result.
     """
     times = np.asarray(times_s, dtype=float)
-    if times.size >= 2 * window and agree(times[-2 * window : -window], times[-window:]):
+    if times.size >= 2 * WINDOW and agree(times[-2 * WINDOW : -WINDOW], times[-WINDOW:]):
         return "steady"
     if times.size >= FEWEST_CALLS and (times.size >= MOST_CALLS or times.sum() >= MOST_SECONDS):
         return "unsteady"
@@ -42,7 +42,7 @@ def agree(older: ArrayLike, newer: ArrayLike) -> bool:
     spread of 20 calls scatters by a fifth on a quiet machine).
     """
     first, second = np.asarray(older, dtype=float), np.asarray(newer, dtype=float)
-    low, _, high = np.quantile(first, (0.25, 0.5, 0.75))
+    low, high = np.quantile(first, (0.25, 0.75))
     if first[0] > high + 1.5 * (high - low):
         return False
     scale = float(np.median(second))

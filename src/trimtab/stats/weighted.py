@@ -80,7 +80,8 @@ def r2(truth: ArrayLike, answers: ArrayLike) -> Statistic:
     def value(weights: Weights) -> Values:
         total = weights.sum(axis=-1)
         spread = weights @ y**2 - (weights @ y) ** 2 / total
-        explained: Values = 1 - weights @ residual**2 / spread
+        with np.errstate(divide="ignore", invalid="ignore"):  # targets that are all equal have no spread
+            explained: Values = 1 - weights @ residual**2 / spread
         return explained
 
     return value
@@ -128,12 +129,13 @@ def prove_answers(
 ) -> Shift:
     """Test whether a metric of class numbers falls by less than δ, stratified by class.
 
-    Items with equal truth and equal answers are merged, so that 10,000 items cost no more than a few hundred.
+    Items with equal truth and equal answers are merged, so that 10,000 items cost no more than a few hundred. What may
+    have gone unseen (`unseen_harm`) is added.
     """
     cells = np.stack([np.asarray(x, dtype=np.intp) for x in (truth, old, new)], axis=1)
     if not cells.size or cells.min() < 0:
         raise ValueError("class numbers must be given, and none negative")
-    classes, labels = int(cells.max()) + 1, cells[:, 0]
+    classes, labels = max(2, int(cells.max()) + 1), cells[:, 0]
     units = np.bincount(labels, minlength=classes)
     if groups is not None:
         pairs = np.unique(np.stack([labels, np.unique(np.asarray(groups), return_inverse=True)[1].ravel()]), axis=1)
@@ -160,7 +162,7 @@ def unseen_harm(seen: Tally, metric: Callable[[Tally], Values], units: ArrayLike
 
     A change that did not occur in m items (or groups: `units`, per class) occurs in less than −ln α / m of them, at
     confidence 1 − α: the "rule of three" (Hanley & Lippman-Hand, JAMA 249, 1983). The wrong answers go to the class
-    that suffers most from false alarms.
+    that suffers most from false alarms; there must be two classes at least.
     """
     right, given, true = (np.asarray(x, dtype=float).ravel() for x in (seen.right, seen.given, seen.true))
     share = np.minimum(1.0, -math.log(alpha) / np.maximum(np.asarray(units, dtype=float), 1.0))
@@ -168,7 +170,7 @@ def unseen_harm(seen: Tally, metric: Callable[[Tally], Values], units: ArrayLike
     suffers = right / np.maximum(given + true, 1.0) ** 2
     order = np.argsort(-suffers, kind="stable")
     everyone = np.arange(right.size)
-    taker = np.where(everyone == order[0], order[1], order[0]) if right.size > 1 else everyone
+    taker = np.where(everyone == order[0], order[1], order[0])
     shift_right, shift_given = np.diag(lost), np.diag(lost)
     shift_given[everyone, taker] -= lost
     after = metric(Tally(right - shift_right, given - shift_given, np.broadcast_to(true, shift_right.shape)))

@@ -1,0 +1,31 @@
+"""Readings that several meters make alike."""
+
+from __future__ import annotations
+
+from trimtab.core.values import Reading
+from trimtab.stats.percentiles import Estimate
+
+WORKER_CLOCK = "wall clock inside the worker process"
+
+
+def timed(name: str, estimate: Estimate, scope: str, source: str = WORKER_CLOCK) -> Reading:
+    """Return seconds with their interval, from that many samples."""
+    return Reading(
+        name=name,
+        value=estimate.value,
+        unit="s",
+        direction="lower",
+        low=estimate.low,
+        high=estimate.high,
+        level=estimate.level,
+        samples=estimate.samples,
+        source=source,
+        scope=scope,
+    )
+
+
+def unavailable(name: str, reason: str, unit: str = "1", place: str | None = None, samples: int = 0) -> Reading:
+    """Return a reading that could not be had; its scope is the reason."""
+    return Reading(
+        name=name, value=None, unit=unit, provenance="unavailable", samples=samples, scope=reason, place=place
+    )
