@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from trimtab.core.errors import (
 from trimtab.core.process import Limits, Process, imported, peak_bytes, resident_bytes
 
 THING = """
-import ctypes, os, sys, time
+import ctypes, os, subprocess, sys, time
 from trimtab.core import errors
 from trimtab.core.process import Process
 
@@ -67,6 +68,8 @@ class Thing:
     def child(self):
         self.inner = Process("thing:Thing")
         return self.inner.call("pid")
+    def helper(self):
+        return subprocess.Popen(["sleep", "60"]).pid
     def child_hogs(self, size):
         self.child()
         return self.inner.call("hogs", size)
@@ -104,6 +107,17 @@ def gone(pid: int) -> bool:
         if not psutil.pid_exists(pid):
             return True
         time.sleep(0.02)
+    return False
+
+
+def ended(pid: int) -> bool:
+    """Wait for a process that is not ours to wait for; as a zombie it has ended."""
+    for _ in range(500):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.02)
+                continue
+        return True
     return False
 
 
@@ -208,7 +222,7 @@ def test_what_a_child_starts_counts_towards_its_limit(start):
     inner = process.call("child")
     with pytest.raises(WorkerOutOfMemory, match=r"more than its limit of 0.3 GB \(child_hogs\)"):
         process.call("child_hogs", 600_000_000)
-    assert gone(inner)
+    assert ended(inner)
 
 
 def test_children_that_share_a_limit_break_it_together_not_alone(start):
@@ -266,7 +280,19 @@ def test_a_closed_process_takes_its_own_children_along(start):
     inner = process.call("child")
     assert psutil.pid_exists(inner)
     process.close()
-    assert gone(inner)
+    assert ended(inner)
+
+
+@pytest.mark.parametrize("end", ["close", "crash"])
+def test_a_program_that_the_child_ran_ends_with_it(start, end):
+    process = start()
+    other = process.call("helper")
+    assert psutil.pid_exists(other)
+    if end == "crash":
+        with pytest.raises(WorkerCrashed, match="SIGSEGV"):
+            process.call("segfaults")
+    process.close()
+    assert ended(other)
 
 
 def test_the_child_dies_with_its_parent(start, tmp_path):
@@ -285,7 +311,7 @@ def test_the_child_dies_with_its_parent(start, tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    assert gone(child)
+    assert ended(child)
 
 
 def test_an_interrupt_ends_the_child_so_that_no_late_answer_is_mistaken(start):
