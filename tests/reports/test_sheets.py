@@ -1,36 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from trimtab.core.values import Contents, Reading
+from trimtab.core.values import Ability, Contents, Hardware, Inspection, Reading, Signature, TensorSpec
 from trimtab.reports.sheets import hardware_table, inspection_table
-
-
-@dataclass(frozen=True)
-class FakeAble:
-    name: str
-    refusal: str | None = None
-
-
-@dataclass(frozen=True)
-class FakeInspected:
-    model: object
-    contents: object
-    readings: tuple
-    precision: tuple
-    runtimes: tuple
-    techniques: tuple
-
-
-@dataclass(frozen=True)
-class FakeMachinery:
-    machine: object
-    peaks: tuple
-    time: str
 
 
 def printed(renderable, width=80):
@@ -40,16 +18,18 @@ def printed(renderable, width=80):
 
 
 def inspected(model, contents):
-    return FakeInspected(
+    return Inspection(
         model=model,
         contents=contents,
+        work=None,
+        states=(),
         readings=(
             Reading(name="parameters", value=1_183_242.0, provenance="counted"),
             Reading(name="macs", value=None, provenance="unavailable", scope="a free dimension"),
         ),
         precision=(("float32", 0.75), ("int8", 0.25)),
-        runtimes=(FakeAble("onnxruntime"), FakeAble("torch", "torch runs PyTorch models")),
-        techniques=(FakeAble("static-int8", "it is quantized already"),),
+        runtimes=(Ability(name="onnxruntime"), Ability(name="torch", refusal="torch runs PyTorch models")),
+        techniques=(Ability(name="static-int8", refusal="it is quantized already"),),
     )
 
 
@@ -88,7 +68,7 @@ def test_machine_is_told_with_its_peaks_and_their_range(result):
         Reading(name="peak_macs", value=None, unit="MAC/s", provenance="unavailable", place="bf16", scope="no engine"),
         Reading(name="peak_bandwidth", value=1.18e10, unit="B/s"),
     )
-    text = printed(hardware_table(FakeMachinery(result.machine, peaks, "2026-11-20T10:15:00")), 100)
+    text = printed(hardware_table(Hardware(machine=result.machine, peaks=peaks, time="2026-11-20T10:15:00")), 100)
     for said in (
         "Example CPU 9, 2 cores",
         "Measured peaks (2026-11-20)",
@@ -97,3 +77,39 @@ def test_machine_is_told_with_its_peaks_and_their_range(result):
         "peak bandwidth 11.8 GB/s (no interval)",
     ):
         assert said in text
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (TensorSpec(name="x", dtype="float32", shape=()), "float32, scalar"),
+        (TensorSpec(name="x", dtype="int64", shape=("batch", "?", 3)), "int64, batch × ? × 3"),
+        (TensorSpec(name="x", dtype="float32", shape=(1,), role="state", fed_by="y"), "float32, 1, state fed by y"),
+        (TensorSpec(name="x", dtype="float32", shape=(1,), role="constant"), "float32, 1, constant"),
+    ],
+    ids=["scalar", "free dimensions", "state", "constant"],
+)
+def test_an_input_is_told_with_type_shape_and_role(result, spec, said):
+    model = replace(result.as_given.variant.model, signature=Signature(inputs=(spec,), outputs=()))
+    assert f"Inputs x {said} Size and work" in printed(inspection_table(inspected(model, None)))
+
+
+def test_unknown_precision_and_control_flow_are_said(result):
+    found = replace(
+        inspected(result.as_given.variant.model, Contents(files=(), control_flow=("Loop", "If"))), precision=()
+    )
+    text = printed(inspection_table(found))
+    assert "precision unknown" in text
+    assert "control flow Loop, If" in text
+
+
+def test_names_of_strangers_can_not_steer_the_terminal(result):
+    evil = "\x1b]0;owned\x07[red]\nx"
+    contents = Contents(files=(), facts=(("producer", evil),), operators=((evil, 1),))
+    out = StringIO()
+    Console(file=out, width=120, force_terminal=True, color_system=None).print(
+        inspection_table(inspected(result.as_given.variant.model, contents))
+    )
+    assert "\x1b]" not in out.getvalue()
+    assert "\x07" not in out.getvalue()
+    assert out.getvalue().count("�]0;owned�[red]�x") == 2

@@ -70,9 +70,3 @@ def test_refuses_before_measuring_when_nothing_can_be_kept(runs: list[int], tmp_
     with pytest.raises(BadInput, match="can't create the folder"):
         hardware()
     assert runs == []
-
-
-def test_finds_a_peak_by_its_data_type(runs: list[int]) -> None:
-    found = hardware()
-    assert found.peak("peak_macs", "fp32") == found.peaks[0]
-    assert found.peak("peak_macs", "int8") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,12 @@ def digits() -> Digits:
     inputs = (loaded.images[:, None] / 16).astype(np.float32)
     model = Path(__file__).with_name("digits.onnx")
     return Digits(model, inputs, loaded.target.astype(np.int64), _split(loaded.images))
+
+
+def items() -> dict[str, NDArray[Any]]:
+    """Return the data of `digits` as a task is opened from it: `--data trimtab.assets:items`."""
+    found = digits()
+    return {"inputs": found.inputs, "labels": found.labels, "split": found.split}
 
 
 def _split(images: NDArray[np.float64]) -> NDArray[np.str_]:

@@ -6,8 +6,11 @@ import sys
 
 from trimtab.cli.app import app
 from trimtab.core.errors import TrimtabError
+from trimtab.reports.words import printable
 
 __all__ = ["app", "main"]
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 def main() -> None:
@@ -15,17 +18,18 @@ def main() -> None:
     try:
         app()
     except TrimtabError as error:
-        print(f"trimtab: {error}", file=sys.stderr)
+        print(f"trimtab: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except MemoryError as error:
         print(f"trimtab: the memory ran out: {error}; choose a smaller --batch or less data", file=sys.stderr)
         sys.exit(TrimtabError.exit_code)
     except OSError as error:
-        if error.errno is None or isinstance(error, BrokenPipeError):
+        if error.errno is None:
             raise
         where = f" ({error.filename})" if error.filename else ""
         print(f"trimtab: {error.strerror}{where}; mend that and run the same command again", file=sys.stderr)
         sys.exit(TrimtabError.exit_code)
-    except KeyboardInterrupt:
-        print("trimtab: interrupted; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as left:
+        if left.code == _INTERRUPTED:
+            print("trimtab: interrupted; run the same command again to continue", file=sys.stderr)
+        raise

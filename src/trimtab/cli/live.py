@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trimtab.core.values import Trial
-from trimtab.reports.words import duration
+from trimtab.reports.words import duration, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
+
+_STYLES = {"kept": "green", "dropped": "yellow", "failed": "red"}
 
 
 class Live:
@@ -32,7 +35,9 @@ class Live:
 
     def stage(self, text: str) -> None:
         """Print what begins."""
-        self._console.print(text, style="bold", markup=False, highlight=False)
+        from rich.text import Text
+
+        self._print(Text(printable(text), style="bold"))
         self._show(text)
 
     def begin(self, name: str, spent_s: float, budget_s: float) -> None:
@@ -43,16 +48,20 @@ class Live:
 
     def done(self, trial: Trial, best: Trial | None) -> None:
         """Print how a trial ended."""
-        from rich.markup import escape
+        from rich.text import Text
 
-        mark = {"kept": "[green]kept[/green]", "dropped": "[yellow]dropped[/yellow]", "failed": "[red]failed[/red]"}
         ratio = f" {trial.screening.value:.2f}× the time of the model as given" if trial.screening else ""
-        why = f": {escape(trial.reason)}" if trial.reason else ""
-        self._console.print(f"  {mark.get(trial.state, trial.state)} {escape(trial.name)}{ratio}{why}", highlight=False)
+        why = f": {trial.reason}" if trial.reason else ""
+        ended = (trial.state, _STYLES.get(trial.state, ""))
+        self._print(Text.assemble("  ", ended, printable(f" {trial.name}{ratio}{why}")))
         self._best = best.name if best else ""
 
+    def _print(self, line: Text) -> None:
+        """Print a line; where nobody looks it stays one, however long, for programs that read lines."""
+        self._console.print(line, soft_wrap=not self._console.is_terminal)
+
     def _show(self, text: str) -> None:
-        from rich.markup import escape
+        from rich.text import Text
 
         if self._status is not None:
-            self._status.update(escape(text))
+            self._status.update(Text(printable(text)))

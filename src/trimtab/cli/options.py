@@ -1,11 +1,22 @@
-"""The options that several commands share, spelled once."""
+"""The options of all commands, each spelled once, and the groups of them that several commands take."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 import typer
+
+from trimtab.core import values, words
+from trimtab.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from trimtab.data.request import DataRequest
+    from trimtab.workbench.opening import ModelRequest
 
 Model = Annotated[
     str,
@@ -114,3 +125,111 @@ Models = Annotated[
 ]
 SplitName = Annotated[str, typer.Option("--split", help="Which items are answered: calibrate, select or certify.")]
 Original = Annotated[str | None, typer.Option("--original", help="The original model, to time it again as well.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How a model is opened."""
+
+    weights: Weights = None
+    trust_pickle: TrustPickle = False
+    state: State = None
+    input: Input = None
+
+    def request(self) -> ModelRequest:
+        """Return what was typed as a value; raise `BadInput` for what is not understood."""
+        from trimtab.workbench.opening import ModelRequest, parse_examples, parse_states
+
+        return ModelRequest(
+            weights=self.weights,
+            trust_pickle=self.trust_pickle,
+            states=parse_states(self.state or ()),
+            example=parse_examples(self.input or ()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOptions:
+    """How data is read and its answers judged."""
+
+    preprocess: Preprocess = None
+    labels: Labels = None
+    output_name: OutputName = None
+    groups: Groups = None
+    metric: Metric = None
+    cost: Cost = None
+    kind: Kind = None
+    positive: Positive = None
+    threshold: Threshold = None
+    seed: Seed = 0
+
+    def request(self) -> DataRequest:
+        """Return what was typed as a value; raise `BadInput` for what is not understood."""
+        from trimtab.data.request import DataRequest
+
+        kinds = get_args(values.Kind)
+        if self.kind not in (None, *kinds):
+            raise BadInput(f"--kind {self.kind!r} is none of {', '.join(kinds)}")
+        return DataRequest(
+            preprocess=self.preprocess,
+            labels=self.labels,
+            output=self.output_name,
+            groups=self.groups,
+            metric=self.metric,
+            kind=cast("values.Kind | None", self.kind),
+            positive=self.positive,
+            threshold=self.threshold,
+            costs=words.costs(self.cost) if self.cost else None,
+            seed=self.seed,
+        )
+
+    def drop(self, text: str) -> float:
+        """Return what `--max-drop` allows, in the unit of the metric that is protected."""
+        return words.drop(text, self.metric or ("cost" if self.cost else None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadOptions:
+    """How a model is called."""
+
+    batch: Batch = 1
+    length: Length = None
+
+    def workload(self) -> values.Workload:
+        """Return what was typed as a value; raise `BadInput` for what is not understood."""
+        lengths = []
+        for text in self.length or ():
+            name, _, size = text.partition("=")
+            if not name or not size.isdecimal() or int(size) == 0:
+                raise BadInput(f'--length {text!r} is not understood; type it like "sequence=128"')
+            lengths.append((name, int(size)))
+        return values.Workload(batch=self.batch, lengths=tuple(lengths))
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes the options of its groups (the dataclasses above) one by one.
+
+    Typer reads the options of a command from its signature; this one is written so that a group is spelled once.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    shown = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            options = get_type_hints(groups[name], include_extras=True)
+            shown += [_option(field.name, options[field.name], field.default) for field in fields(groups[name])]
+        else:
+            shown.append(_option(name, hints[name], parameter.default))
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]  # what inspect.signature looks for
+    return run
+
+
+def _option(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)

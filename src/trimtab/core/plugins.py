@@ -83,3 +83,21 @@ def choices(group: str, name: str) -> dict[str, tuple[Scalar, ...]]:
                 if isinstance(mark, Choices):
                     found[option] = mark.values
     return found
+
+
+def telling(technique: str, given: Options) -> Options:
+    """Return the options of a step that a reader must know: those that differ from the technique's defaults.
+
+    What a technique decided for itself (its default is None) and left off (False) is no news either, unless a search
+    varies it. Of a technique that isn't installed here every option that was set is told.
+    """
+    try:
+        usual, varied = defaults("techniques", technique), choices("techniques", technique)
+    except BadInput:
+        return tuple((name, value) for name, value in given if value is not None)
+
+    def silent(name: str, value: Scalar) -> bool:
+        default = usual.get(name, ...)
+        return value == default or (value is False and default is None and name not in varied)
+
+    return tuple((name, value) for name, value in given if not silent(name, value))

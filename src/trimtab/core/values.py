@@ -121,8 +121,10 @@ class Step:
     seed: int = 0
 
     def label(self) -> str:
-        """Return the step as a person would type it."""
-        shown = ", ".join(f"{name}={value}" for name, value in self.options if value is not None)
+        """Return the step as a person would type it: without the options that are at their defaults."""
+        from trimtab.core.plugins import telling  # plug-ins are made of these values
+
+        shown = ", ".join(f"{name}={value}" for name, value in telling(self.technique, self.options))
         return f"{self.technique}({shown})" if shown else self.technique
 
 
@@ -304,6 +306,33 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ability:
+    """Something that can be done with a model, or the reason why it can't."""
+
+    name: str
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What is known of a model without running it.
+
+    `contents` and `work` are None where the format doesn't tell; `readings` are its size and its MACs, and say why
+    when one can't be had. `precision` is the share of the parameters by dtype, the largest first. `states` are the
+    pairs of an input and the output that feeds it at the next call, given or found by their names.
+    """
+
+    model: Model
+    contents: Contents | None
+    work: Work | None
+    readings: tuple[Reading, ...]
+    precision: tuple[tuple[str, float], ...]
+    states: tuple[tuple[str, str], ...]
+    runtimes: tuple[Ability, ...]
+    techniques: tuple[Ability, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """A number with its unit, its interval and where it comes from.
 
@@ -361,6 +390,18 @@ class Machine:
         return content_digest(
             self.cpu, self.flags, self.cores, self.hypervisor, self.system, self.python, self.versions
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """A machine with its measured peaks: `peak_macs` by data type (MAC/s) and `peak_bandwidth` (B/s).
+
+    `time` says when the peaks were measured (ISO 8601, UTC); the load in the machine's record is that of now.
+    """
+
+    machine: Machine
+    peaks: tuple[Reading, ...]
+    time: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def _content(result: Result, folder: Path | None) -> dict[str, Any]:
     return {
         "result": result,
         "model": result.as_given.variant.model.path.name if result.as_given.variant else "",
-        "time": result.certificate.time if result.certificate else _time(result),
+        "time": result.comparison.measurements[-1].time if result.comparison.measurements else "",
         "status": page.status(result),
         "warnings": page.warnings(result),
         "goal": page.goal(result),
@@ -84,10 +84,6 @@ def _content(result: Result, folder: Path | None) -> dict[str, Any]:
         "machine": method.machine(result.machine),
         "spent": method.spent(result),
     }
-
-
-def _time(result: Result) -> str:
-    return result.comparison.measurements[-1].time if result.comparison.measurements else ""
 
 
 def _policy(script: str) -> str:

@@ -5,7 +5,8 @@ Tables, figures and the HTML report all read from here, so a variant has one nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,18 +34,22 @@ _ORDER = {"proven": 0, "unproven": 1, "kept": 2, "dropped": 3, "failed": 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A variant as reports show it; `final` says that it was part of the final paired run."""
+    """A variant as reports show it; `final` says that it was part of the final paired run.
+
+    Ratios and proofs call it by its `key`, None when it could not be made. `against` is what is known only against the
+    model as given: `relative_time` and the change of the metric.
+    """
 
     name: str
     part: Part
     colour: str
     state: TrialState | None = None
+    key: str | None = None
     measurement: Measurement | None = None
     trial: Trial | None = None
     final: bool = False
     won: bool = False
     against: tuple[Reading, ...] = ()
-    """What is known only against the model as given: `relative_time` and the change of the metric."""
 
     @property
     def readings(self) -> tuple[Reading, ...]:
@@ -74,23 +79,22 @@ def original(source: Result | Comparison) -> Entry:
 
 
 def champion(source: Result | Comparison) -> Entry | None:
-    """Return the winner; without one (or in a comparison) the last of the finalists, if it isn't the baseline."""
-    entries = finalists(source)
-    won = next((entry for entry in entries if entry.won and entry.part != "given"), None)
-    if won is not None or isinstance(source, Result):
-        return won
-    return entries[1] if len(entries) > 1 else None
+    """Return the winner, in a comparison the second variant; None when there is none beside the model as given."""
+    rivals = [entry for entry in finalists(source) if entry.part != "given"]
+    return next((entry for entry in rivals if entry.won or isinstance(source, Comparison)), None)
 
 
 def metric(source: Result | Comparison) -> str:
     """Return the name of the reading that the goal protects."""
-    if isinstance(source, Result):
-        if source.certificate is not None:
-            return source.certificate.no_worse.metric
-        if source.comparison.quality:
-            return source.comparison.quality[0].metric
-        return source.task.metric if source.task.labelled else "agreement"
-    return source.quality[0].metric if source.quality else "accuracy"
+    if isinstance(source, Comparison):
+        return source.quality[0].metric if source.quality else "accuracy"
+    judged = [*source.comparison.quality, *(trial.quality for trial in source.trials if trial.quality)]
+    return judged[0].metric if judged else source.task.metric
+
+
+def classifies(result: Result) -> bool:
+    """Say whether the answers are classes, so that those that changed can be counted."""
+    return result.task.kind in ("classification", "binary")
 
 
 def objective(source: Result | Comparison) -> str:
@@ -98,23 +102,15 @@ def objective(source: Result | Comparison) -> str:
     return reading_name(source.goal.objective) if isinstance(source, Result) else "latency_p50"
 
 
-def ratio_between(ratios: Sequence[Ratio], reading: str, entry: Entry, baseline: Entry) -> Ratio | None:
-    """Return the final ratio of `entry` over `baseline` in a reading; that of their times when there is none."""
-    mine, theirs = aliases(entry), aliases(baseline)
-    found = [ratio for ratio in ratios if ratio.variant in mine and ratio.baseline in theirs]
-    exact = next((ratio for ratio in found if reading_name(ratio.reading) == reading), None)
-    return exact or next((ratio for ratio in found if ratio.reading.startswith("latency")), None)
+def ratio_between(ratios: Sequence[Ratio], entry: Entry, baseline: Entry) -> Ratio | None:
+    """Return the final ratio of the times of `entry` over those of another, `baseline`; None when there is none."""
+    pair = None if entry.name == baseline.name else (entry.key, baseline.key)
+    return next((ratio for ratio in ratios if (ratio.variant, ratio.baseline) == pair), None)
 
 
-def aliases(entry: Entry) -> frozenset[str]:
-    """Return every name by which ratios and proofs may call a variant: its name, its key, its label."""
-    names = {entry.name}
-    variant = entry.measurement.variant if entry.measurement else entry.trial.variant if entry.trial else None
-    if variant is not None:
-        names |= {variant.key, variant.label()}
-    if entry.trial is not None:
-        names.add(entry.trial.name)
-    return frozenset(names)
+def present(entries: Sequence[Entry], names: Iterable[str]) -> list[str]:
+    """Return those of the names, each once, that at least one variant has a reading of."""
+    return [name for name in dict.fromkeys(names) if any(entry.reading(name) for entry in entries)]
 
 
 def front(points: Sequence[tuple[float, float]], better: tuple[bool, bool]) -> tuple[int, ...]:
@@ -133,20 +129,16 @@ def front(points: Sequence[tuple[float, float]], better: tuple[bool, bool]) -> t
 
 def _of_result(result: Result) -> tuple[Entry, ...]:
     finals = {measurement.variant.key: measurement for measurement in result.comparison.measurements}
-    latest = {trial.name: trial for trial in (result.as_given, result.untouched, *result.trials)}
-    given = _entry(latest[result.as_given.name], "given", finals)
-    untouched = _entry(latest[result.untouched.name], "untouched", finals)
+    given = _entry(result.as_given, "given", finals)
+    untouched = _entry(result.untouched, "untouched", finals)
     entries = [replace(given, name="as given", colour=GIVEN, won=result.winner == result.as_given.name)]
-    if untouched.trial is not None and aliases(untouched).isdisjoint(aliases(given)):
+    if untouched.key != given.key:
         won = result.winner == result.untouched.name
         entries.append(replace(untouched, name="best untouched", colour=UNTOUCHED, won=won))
     baselines = {result.as_given.name, result.untouched.name}
     rest = [_entry(trial, "tried", finals) for trial in result.trials if trial.name not in baselines]
-    return (*entries, *_coloured(sorted(rest, key=_rank(result.winner)), result.winner))
-
-
-def _rank(winner: str | None) -> Callable[[Entry], tuple[bool, bool, int]]:
-    return lambda entry: (entry.name != winner, not entry.final, _ORDER[entry.state or "failed"])
+    rest.sort(key=lambda entry: (entry.name != result.winner, not entry.final, _ORDER[entry.state or "failed"]))
+    return (*entries, *_coloured(rest, result.winner))
 
 
 def _coloured(entries: list[Entry], winner: str | None) -> list[Entry]:
@@ -166,16 +158,10 @@ def _coloured(entries: list[Entry], winner: str | None) -> list[Entry]:
 def _entry(trial: Trial, part: Part, finals: dict[str, Measurement]) -> Entry:
     """Return a trial as an entry; its measurement of the final run is preferred to that of the search."""
     final = finals.get(trial.variant.key) if trial.variant else None
-    measurement = _merged(final, trial.measurement)
     return Entry(
-        name=trial.name,
-        part=part,
-        colour=TRIED,
-        state=trial.state,
-        measurement=measurement,
-        trial=trial,
-        final=final is not None,
-    )
+        name=trial.name, part=part, colour=TRIED, state=trial.state, trial=trial, final=final is not None,
+        measurement=_merged(final, trial.measurement), key=trial.variant.key if trial.variant else None,
+    )  # fmt: skip
 
 
 def _merged(final: Measurement | None, search: Measurement | None) -> Measurement | None:
@@ -193,15 +179,14 @@ def _merged(final: Measurement | None, search: Measurement | None) -> Measuremen
 
 def _against(comparison: Comparison, entry: Entry, given: Entry) -> tuple[Reading, ...]:
     """Return time and quality of a variant against the model as given, in the final run or else in the search."""
-    mine, itself = aliases(entry), entry.name == given.name
-    judged = entry.trial.quality if entry.trial else None
-    proof = next((proof for proof in comparison.quality if itself or proof.variant in mine), judged)
+    itself, judged = entry is given, entry.trial.quality if entry.trial else None
+    proof = next((proof for proof in comparison.quality if itself or proof.variant == entry.key), judged)
     change = f"{proof.metric}_change" if proof else ""
     if itself:
         return (_same("relative_time", 1.0, "lower"), *([_same(change, 0.0, "higher")] if proof else []))
     found = []
-    ratio = ratio_between(comparison.ratios, "latency_p50", entry, given) or _screened(entry, given)
-    if ratio is not None and ratio.reading.startswith("latency"):
+    ratio = ratio_between(comparison.ratios, entry, given) or _screened(entry, given)
+    if ratio is not None:
         found.append(_reading("relative_time", "lower", ratio, ratio.blocks))
     if proof is not None:
         found.append(_reading(change, "higher", proof, proof.items))
@@ -211,7 +196,7 @@ def _against(comparison: Comparison, entry: Entry, given: Entry) -> tuple[Readin
 def _screened(entry: Entry, given: Entry) -> Ratio | None:
     """Return the ratio that the search saw, when it is over the model as given."""
     seen = entry.trial.screening if entry.trial else None
-    return seen if seen is not None and seen.baseline in aliases(given) else None
+    return seen if seen is not None and seen.baseline == given.key else None
 
 
 def _reading(name: str, direction: Direction, found: Ratio | NoWorse, samples: int) -> Reading:
@@ -228,22 +213,27 @@ def _same(name: str, value: float, direction: Direction) -> Reading:
 
 
 def _of_comparison(comparison: Comparison) -> tuple[Entry, ...]:
+    colours = itertools.chain((GIVEN, WINNER, UNTOUCHED, *OTHERS), itertools.repeat(TRIED))
     names = distinct_names([measurement.variant for measurement in comparison.measurements])
-    colours = (GIVEN, WINNER, UNTOUCHED, *OTHERS, *[TRIED] * len(names))
     return tuple(
         Entry(
-            name=name, part="finalist" if index else "given", colour=colours[index], measurement=measurement, final=True
+            name=name,
+            part="given" if colour == GIVEN else "finalist",
+            colour=colour,
+            key=found.variant.key,
+            measurement=found,
+            final=True,
         )
-        for index, (name, measurement) in enumerate(zip(names, comparison.measurements, strict=True))
+        for name, colour, found in zip(names, colours, comparison.measurements, strict=False)
     )
 
 
 def distinct_names(variants: Sequence[Variant]) -> list[str]:
-    """Return the shortest names that tell variants apart: files as they came, else what was done, else all of it."""
+    """Return the shortest names that tell variants apart: files as they came, else what was done, else numbers."""
     files = [variant.model.path.name for variant in variants]
     labels = [variant.label() for variant in variants]
     both = [f"{file}, {label}" for file, label in zip(files, labels, strict=True)]
-    full = [f"{name} [{variant.key[:6]}]" for name, variant in zip(both, variants, strict=True)]
+    numbered = [f"{name} ({number})" for number, name in enumerate(both, 1)]
     untouched = not any(variant.steps for variant in variants)
     choices = (files, labels, both) if untouched else (labels, both)
-    return next((names for names in choices if len(set(names)) == len(names)), full)
+    return next((names for names in choices if len(set(names)) == len(names)), numbered)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab.core.values import Machine, Ratio, Result
-from trimtab.reports import words
+from trimtab.reports import lineup, words
 
 Facts = list[tuple[str, str]]
 """Pairs of a question and its answer."""
@@ -17,18 +17,20 @@ def certificate(result: Result) -> Facts:
     if proven is None:
         return []
     proof = proven.no_worse
-    risk = words.percent(proof.error)
+    sure, risk = words.percent(1 - proof.error), words.percent(proof.error)
     groups = "" if proof.groups == proof.items else f" in {proof.groups:,} groups, which were resampled whole"
     looks = "once" if proven.looks == 1 else f"{proven.looks:,} times: every look weakens the claim a little"
-    seen = (
-        f"{words.label(proof.metric)} changed by {words.difference_words(proof)}; {proof.flips:,} answers changed, "
-        f"{proof.better:,} from wrong to right and {proof.worse:,} from right to wrong"
-    )
+    seen = f"{words.label(proof.metric)} changed by {words.difference_words(proof)}"
+    if lineup.classifies(result):
+        seen += (
+            f"; {proof.flips:,} answers changed, {proof.better:,} from wrong to right and {proof.worse:,} from right "
+            "to wrong"
+        )
     return [
         ("What is claimed", proven.claim),
         (
             "How sure",
-            f"{words.percent(1 - proof.error)}: a variant that loses more passes in at most {risk} of searches",
+            f"{sure}: a variant that loses more passes in at most {risk} of searches",
         ),
         ("On what", f"{words.plural(proof.items, 'item')}{groups}, which the search had never seen"),
         ("What was seen", seen),
@@ -89,9 +91,8 @@ def machine(box: Machine) -> Facts:
 def spent(result: Result) -> list[dict[str, str | float]]:
     """Return where the time went, with shares of the whole in percent; "of it …" is a part of the entry before it."""
     total = sum(seconds for name, seconds in result.spent if not name.startswith("of it"))
+    shares = [(name, seconds, min(100 * seconds / total, 100.0)) for name, seconds in result.spent if total > 0]
     return [
         {"name": name, "time": words.duration(seconds), "share": share, "percent": f"{share:.0f} %"}
-        for name, seconds in result.spent
-        if total > 0
-        for share in (min(100 * seconds / total, 100.0),)
+        for name, seconds, share in shares
     ]

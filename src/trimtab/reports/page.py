@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from trimtab.core.values import NoWorse, Ratio, Reading, Result
+from trimtab.core.values import Ratio, Reading, Result
 from trimtab.reports import lineup, words
 from trimtab.reports.lineup import Entry
 
@@ -30,6 +30,8 @@ def status(result: Result) -> tuple[str, str]:
     """Return the state of the whole result: a word for the style sheet and one for the reader."""
     if result.winner is None:
         return "unmet", "Goal not met"
+    if result.winner == result.as_given.name:
+        return "speed", "Nothing better found"
     if certified(result):
         return "proven", f"Proven with {words.percent(1 - result.goal.error)} confidence"
     return ("speed", "Speed only, nothing proven") if result.goal.max_drop is None else ("unmet", "Not proven")
@@ -43,12 +45,12 @@ def certified(result: Result) -> bool:
 def warnings(result: Result) -> list[str]:
     """Return what a reader must know before believing a number, the gravest first."""
     found = []
-    if result.winner is not None and not certified(result):
+    if result.winner not in (None, result.as_given.name) and not certified(result):
         found.append("Speed only, nothing proven: there is no certificate that the answers of the winner are good.")
     test = result.comparison.self_test
     if test is not None and test.verdict in ("faster", "slower"):
         found.append(
-            f"The self-test failed: one variant, timed against itself, came out {words.ratio_words(test)}. "
+            f"The self-test failed: one variant came out {words.ratio_words(test, 'itself')}. "
             "Don't rely on the ratios below; run again on a quieter machine."
         )
     return [*found, *result.warnings]
@@ -61,14 +63,16 @@ def tiles(result: Result) -> list[Fields]:
         return []
     found = []
     for baseline, name in ((given, "the model as given"), (_untouched(result), "the best untouched")):
-        ratio = baseline and _ratio(result, best, baseline)
+        ratio = baseline and lineup.ratio_between(result.comparison.ratios, best, baseline)
         if ratio:
             note = f"{words.factor_interval(ratio)} at {words.percent(ratio.level)}"
             found.append({"value": words.factor(ratio), "label": _than(ratio, name), "note": note})
-    if proof := _proof(result):
-        changed = f"{words.difference_interval(proof)}, {proof.flips:,} of {proof.items:,} answers changed"
+    if best.trial and (proof := best.trial.quality):
         value = words.amount(proof.difference, proof.metric, signed=True)
-        found.append({"value": value, "label": words.label(proof.metric), "note": changed})
+        note = words.difference_interval(proof)
+        if lineup.classifies(result):
+            note += f", {proof.flips:,} of {proof.items:,} answers changed"
+        found.append({"value": value, "label": words.label(proof.metric), "note": note})
     for name in dict.fromkeys((lineup.objective(result), "bytes")):
         now, was = best.reading(name), given.reading(name)
         if now and was and not name.startswith("latency"):
@@ -81,30 +85,22 @@ def _than(ratio: Ratio, name: str) -> str:
     return f"the speed of {name}, {word}" if ratio.verdict in ("equivalent", "inconclusive") else f"{word} than {name}"
 
 
-def _ratio(result: Result, entry: Entry, baseline: Entry) -> Ratio | None:
-    """Return the final ratio between two different variants."""
-    if entry.name == baseline.name:
-        return None
-    return lineup.ratio_between(result.comparison.ratios, lineup.objective(result), entry, baseline)
-
-
 def baselines(result: Result) -> Fields:
     """Return the table of both baselines and the winner with ratios and intervals."""
-    best, untouched = lineup.champion(result), _untouched(result)
-    entries = [entry for entry in (lineup.original(result), untouched, best) if entry is not None]
-    entries = list({entry.name: entry for entry in entries}.values())
-    columns = _present(entries, (lineup.objective(result), lineup.metric(result), *_COLUMNS))
-    span = _span([ratio for ratio in result.comparison.ratios if ratio.baseline != ratio.variant])
+    others = [entry for entry in (lineup.original(result), _untouched(result)) if entry is not None]
+    best = lineup.champion(result)
+    entries = list({entry.name: entry for entry in (*others, best) if entry is not None}.values())
+    columns = lineup.present(entries, (lineup.objective(result), lineup.metric(result), *_COLUMNS))
+    span = _span(result.comparison.ratios)
     rows = [
         {
             "name": entry.name, "colour": entry.colour, "won": entry.won, "how": _how(entry),
-            "over": [_ratio_cell(result, entry, other, span) for other in entries[: 2 if untouched else 1]],
+            "over": [_ratio_cell(result, entry, other, span) for other in others],
             "cells": [cell(entry.measurement.reading(name) if entry.measurement else None) for name in columns],
         }
         for entry in entries
     ]  # fmt: skip
-    heads = ["as given", "best untouched"][: 2 if untouched else 1]
-    return {"columns": [words.label(name) for name in columns], "over": heads, "rows": rows}
+    return {"columns": [words.label(name) for name in columns], "over": [entry.name for entry in others], "rows": rows}
 
 
 def cell(reading: Reading | None) -> Fields:
@@ -123,15 +119,9 @@ def readings(result: Result) -> Fields:
     rows = []
     for (name, place), first in found.items():
         cells = [cell(made.reading(name, place)) for made in measured]
-        way = {"lower": "lower is better", "higher": "higher is better", "none": ""}[first.direction]
-        rows.append(
-            {
-                "name": words.label(name, place),
-                "way": way,
-                "scope": first.scope if first.value is not None else "",
-                "cells": cells,
-            }
-        )
+        way = "" if first.direction == "none" else f"{first.direction} is better"
+        scope = first.scope if first.value is not None else ""
+        rows.append({"name": words.label(name, place), "way": way, "scope": scope, "cells": cells})
     return {"names": [{"name": entry.name, "colour": entry.colour} for entry in entries], "rows": rows}
 
 
@@ -140,7 +130,7 @@ def classes(result: Result) -> Fields | None:
     given, best = lineup.original(result), lineup.champion(result)
     if best is None or best.measurement is None or given.measurement is None:
         return None
-    proof = _proof(result)
+    proof = best.trial.quality if best.trial else None
     changes = {reading.place: reading for reading in proof.harmed} if proof else {}
     rows: list[Fields] = []
     for after in best.measurement.named("recall"):
@@ -148,10 +138,11 @@ def classes(result: Result) -> Fields | None:
         if after.place is None or after.value is None or before is None or before.value is None:
             continue
         change, judged = after.value - before.value, changes.get(after.place)
+        why = judged.scope if judged else ""
         rows.append({
             "name": after.place, "before": cell(before), "after": cell(after), "change": change,
-            "text": words.amount(change, "recall", signed=True), "harmed": is_harmed(judged),
-            "why": judged.scope if judged else "",
+            "text": words.amount(change, "recall", signed=True), "harmed": why.startswith("harmed"),
+            "why": why,
         })  # fmt: skip
     if not rows:
         return None
@@ -159,11 +150,6 @@ def classes(result: Result) -> Fields | None:
     changed.sort(key=lambda row: (not row["harmed"], row["change"]))
     harmed, shown = sum(row["harmed"] for row in rows), changed[:_CLASSES_SHOWN]
     return {"rows": shown, "harmed": harmed, "left": len(changed) - len(shown), "same": len(rows) - len(changed)}
-
-
-def is_harmed(change: Reading | None) -> bool:
-    """Say whether the change of a class is harm beyond chance; a reading of `NoWorse.harmed` says so in its scope."""
-    return change is not None and change.scope.startswith("harmed")
 
 
 def tried(result: Result, folder: Path | None = None) -> list[Fields]:
@@ -191,21 +177,20 @@ def goal(result: Result) -> str:
     if asked.max_drop is not None:
         name = lineup.metric(result)
         parts.append(f"lose at most {words.amount(asked.max_drop, name)} of {words.label(name)}")
-    units = {"bytes": "bytes", "peak_memory": "bytes", "throughput": "items/s"}
+    units = {reading.name: reading.unit for entry in lineup.lineup(result) for reading in entry.readings}
     for limit in asked.limits:
-        unit = units.get(limit.reading, "s" if limit.reading.startswith(("latency", "load", "first")) else "1")
+        bound = words.quantity(limit.bound, units.get(limit.reading, "1"), limit.reading)
         sign = "≤" if limit.relation == "<=" else "≥"
-        parts.append(f"{words.label(limit.reading)} {sign} {words.quantity(limit.bound, unit, limit.reading)}")
+        parts.append(f"{words.label(limit.reading)} {sign} {bound}")
     return f"{', '.join(parts)}; {words.plural(asked.workload.batch, 'item')} per call"
 
 
 def _how(entry: Entry) -> str:
     """Return what was done to a variant and how it runs, unless its name says so already."""
-    trial, variant = entry.trial, entry.measurement.variant if entry.measurement else None
-    steps = variant.steps if variant else trial.steps if trial else ()
-    settings = variant.settings if variant else trial.settings if trial else None
-    done = " → ".join(step.label() for step in steps)
-    said = " on ".join(filter(None, (done, settings.label() if settings else "")))
+    if entry.trial is None:
+        return ""
+    done = " → ".join(step.label() for step in entry.trial.steps)
+    said = " on ".join(filter(None, (done, entry.trial.settings.label())))
     return "" if said in entry.name else said
 
 
@@ -223,18 +208,6 @@ def _untouched(result: Result) -> Entry | None:
     return next((entry for entry in lineup.lineup(result) if entry.part == "untouched"), None)
 
 
-def _proof(result: Result) -> NoWorse | None:
-    """Return what is known about the quality of the winner, proven or not."""
-    if result.certificate is not None:
-        return result.certificate.no_worse
-    best = lineup.champion(result)
-    return best.trial.quality if best and best.trial else None
-
-
-def _present(entries: Sequence[Entry], names: Sequence[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if any(entry.reading(name) for entry in entries)]
-
-
 def _span(ratios: Sequence[Ratio]) -> tuple[float, float]:
     """Return the logarithms between which all intervals of gains lie, 1× among them."""
     bounds = [bound for ratio in ratios for bound in words.speedup(ratio) if bound > 0] + [1.0]
@@ -245,7 +218,7 @@ def _span(ratios: Sequence[Ratio]) -> tuple[float, float]:
 
 def _ratio_cell(result: Result, entry: Entry, baseline: Entry, span: tuple[float, float]) -> Fields:
     """Return a ratio with where its interval lies on a common logarithmic axis, in percent."""
-    ratio = _ratio(result, entry, baseline)
+    ratio = lineup.ratio_between(result.comparison.ratios, entry, baseline)
     if ratio is None:
         return {"value": "1" if entry.name == baseline.name else "–", "same": True}
     middle, low, high = (100 * (math.log(bound) - span[0]) / (span[1] - span[0]) for bound in words.speedup(ratio))

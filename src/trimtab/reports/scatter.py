@@ -7,7 +7,7 @@ from typing import Any
 from trimtab.core.values import Result
 from trimtab.reports import lineup, words
 from trimtab.reports.figures.style import TOKENS
-from trimtab.reports.figures.tradeoff import allowed, axis_label, default_axes, marker
+from trimtab.reports.figures.tradeoff import allowed, axis_label, default_axes, fitting_scale, marker
 from trimtab.reports.lineup import Entry
 
 _SHAPES = {"s": "square", "D": "diamond", "o": "circle", "^": "triangle", "X": "cross"}
@@ -32,29 +32,23 @@ def scatter(result: Result) -> dict[str, Any] | None:
 
 def _axes(entries: list[Entry]) -> dict[str, dict[str, Any]]:
     """Return every reading of a whole model that at least two variants have, with the unit to show it in."""
-    values: dict[str, list[float]] = {}
-    sample = {}
-    for entry in entries:
-        for reading in entry.readings:
-            if reading.place is None and reading.value is not None and reading.direction != "none":
-                values.setdefault(reading.name, []).append(reading.value)
-                sample[reading.name] = reading
     found = {}
-    for name, numbers in values.items():
-        if len(numbers) > 1:
-            scale = words.scale(name, sample[name].unit, sorted(numbers)[len(numbers) // 2])
+    for name in dict.fromkeys(reading.name for entry in entries for reading in entry.readings):
+        readings = [reading for entry in entries if (reading := entry.reading(name))]
+        if len(readings) > 1 and readings[0].direction != "none":
+            scale = fitting_scale(readings)
             found[name] = {
                 "name": name,
                 "label": words.label(name),
-                "title": axis_label(sample[name], scale),
+                "title": axis_label(readings[0], scale),
                 "factor": scale.factor,
-                "better": sample[name].direction,
+                "better": readings[0].direction,
             }
     return found
 
 
 def _point(entry: Entry, axes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    found = {name: reading for name in axes if (reading := entry.reading(name)) is not None}
+    found = {name: reading for name in axes if (reading := entry.reading(name))}
     return {
         "name": entry.name,
         "note": "winner" if entry.won else entry.state if entry.part in ("tried", "finalist") else "",

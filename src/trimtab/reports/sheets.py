@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from trimtab.core.values import Contents, Machine, Model, Reading, TensorSpec
+from trimtab.core.values import Contents, Hardware, Inspection, Reading, TensorSpec
 from trimtab.reports import method, words
+from trimtab.reports.terminal import plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,63 +15,7 @@ if TYPE_CHECKING:
 _MOST_OPERATORS = 10
 
 
-class Able(Protocol):
-    """Something that can be done with a model, or the reason why it can't."""
-
-    @property
-    def name(self) -> str:
-        """What can be done."""
-
-    @property
-    def refusal(self) -> str | None:
-        """Why it can't be done; None when it can."""
-
-
-class Inspected(Protocol):
-    """What is known of a model without running it."""
-
-    @property
-    def model(self) -> Model:
-        """The model."""
-
-    @property
-    def contents(self) -> Contents | None:
-        """What its files hold."""
-
-    @property
-    def readings(self) -> tuple[Reading, ...]:
-        """Its size and work."""
-
-    @property
-    def precision(self) -> tuple[tuple[str, float], ...]:
-        """The share of the parameters by dtype."""
-
-    @property
-    def runtimes(self) -> Sequence[Able]:
-        """Which engines run it."""
-
-    @property
-    def techniques(self) -> Sequence[Able]:
-        """Which techniques apply to it."""
-
-
-class Machinery(Protocol):
-    """A machine with its measured peaks."""
-
-    @property
-    def machine(self) -> Machine:
-        """The record of the machine."""
-
-    @property
-    def peaks(self) -> tuple[Reading, ...]:
-        """What it can do at most."""
-
-    @property
-    def time(self) -> str:
-        """When the peaks were measured."""
-
-
-def inspection_table(found: Inspected) -> Table:
+def inspection_table(found: Inspection) -> Table:
     """Return what a model is and what can be done with it."""
     table = _sheet()
     _section(table, "Model", [("file", str(found.model.path)), ("format", found.model.format), *_facts(found.contents)])
@@ -82,13 +27,12 @@ def inspection_table(found: Inspected) -> Table:
     _section(table, "Size and work", [*size, ("precision", shares or "unknown")])
     _section(table, "Operators", _operators(found.contents))
     for title, abilities in (("Runs on", found.runtimes), ("Can be done", found.techniques)):
-        _section(
-            table, title, [(able.name, "yes" if able.refusal is None else f"no: {able.refusal}") for able in abilities]
-        )
+        said = [(able.name, "yes" if able.refusal is None else f"no: {able.refusal}") for able in abilities]
+        _section(table, title, said)
     return table
 
 
-def hardware_table(found: Machinery) -> Table:
+def hardware_table(found: Hardware) -> Table:
     """Return what a machine is and what it can do at most."""
     table = _sheet()
     _section(table, "Machine", method.machine(found.machine))
@@ -108,15 +52,13 @@ def _sheet() -> Table:
 
 def _section(table: Table, title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Add a titled group of rows; nothing when there are none."""
-    from rich.text import Text
-
     if not rows:
         return
     if table.row_count:
         table.add_row()
-    table.add_row(Text(title, style="bold"))
+    table.add_row(plain(title, "bold"))
     for name, text in rows:
-        table.add_row(Text(f"  {name}"), Text(text))
+        table.add_row(plain(f"  {name}"), plain(text))
 
 
 def _tensor(spec: TensorSpec) -> str:
@@ -129,11 +71,8 @@ def _said(reading: Reading) -> str:
     """Return a reading with its evidence and what it covers."""
     if reading.value is None:
         return f"unavailable: {reading.scope}" if reading.scope else "unavailable"
-    exact = (
-        f" ({words.evidence(reading)})"
-        if reading.provenance == "counted" and words.evidence(reading) != "exact"
-        else ""
-    )
+    behind = words.evidence(reading) if reading.provenance == "counted" else "exact"
+    exact = "" if behind == "exact" else f" ({behind})"
     return words.with_interval(reading) + exact + (f"; {reading.scope}" if reading.scope else "")
 
 

@@ -5,27 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from trimtab.core.values import Comparison, Measurement, NoWorse, Reading, Result
+from trimtab.core.values import Comparison, Measurement, NoWorse, Ratio, Reading, Result
 from trimtab.reports import lineup, page, words
 from trimtab.reports.lineup import Entry
-from trimtab.reports.sheets import hardware_table, inspection_table
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
     from rich.table import Table
     from rich.text import Text
-
-__all__ = [
-    "comparison_table",
-    "finalists_table",
-    "hardware_table",
-    "inspection_table",
-    "measurement_table",
-    "result_table",
-    "sentences",
-    "trials_table",
-    "verdict",
-]
 
 _COLOURS = {"proven": "green", "unproven": "yellow", "failed": "red", "dropped": "", "kept": ""}
 _MOST_PLACES, _WORST_PLACES = 20, 5
@@ -45,26 +32,23 @@ def verdict(result: Result) -> RenderableType:
     """Return the warnings, loud, the verdict sentence, and what else was found."""
     from rich.console import Group
     from rich.padding import Padding
-    from rich.text import Text
 
     kind, said = page.status(result)
     style = {"proven": "bold green", "speed": "bold yellow", "unmet": "bold red"}[kind]
-    lines: list[RenderableType] = [
-        Text(f"WARNING: {warning}", style="bold yellow") for warning in page.warnings(result)
-    ]
-    lines += [Text(said, style=style), Text(result.verdict, style="bold"), *map(Text, result.notes)]
+    lines = [plain(f"WARNING: {warning}", "bold yellow") for warning in page.warnings(result)]
+    lines += [plain(said, style), plain(result.verdict, "bold"), *map(plain, result.notes)]
     return Padding(Group(*lines), (1, 0))
 
 
 def finalists_table(result: Result) -> Table:
     """Return both baselines and the finalists with their ratios and intervals."""
     entries = lineup.finalists(result)
-    names = [lineup.objective(result), lineup.metric(result), "latency_p50", "bytes"]
-    columns = [name for name in dict.fromkeys(names) if any(entry.reading(name) for entry in entries)]
+    names = (lineup.objective(result), lineup.metric(result), "latency_p50", "bytes")
+    columns = lineup.present(entries, names)
     baselines = [entry for entry in entries if entry.part in ("given", "untouched")]
     table = _table("Variant", *(f"vs {entry.name}" for entry in baselines), *map(words.label, columns))
     for entry in entries:
-        over = [_ratio(result.comparison, lineup.objective(result), entry, baseline) for baseline in baselines]
+        over = [_ratio(result.comparison, entry, baseline) for baseline in baselines]
         cells = [_cell(entry.reading(name)) for name in columns]
         table.add_row(_name(entry), *over, *cells, style="bold" if entry.won else "")
     return table
@@ -79,11 +63,11 @@ def trials_table(result: Result) -> Table:
         if trial is None or entry.part in ("given", "untouched"):
             continue
         table.add_row(
-            _plain(entry.name),
-            _plain(trial.state, _COLOURS[trial.state]),
+            plain(entry.name),
+            plain(trial.state, _COLOURS[trial.state]),
             _cell(entry.reading("relative_time")),
             _cell(entry.reading(change)),
-            _plain(trial.reason),
+            plain(trial.reason),
         )
     return table
 
@@ -92,10 +76,9 @@ def result_table(result: Result) -> Group:
     """Return everything a terminal shows at the end of a search, the verdict last, where the eye is."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [finalists_table(result)]
-    if any(entry.part not in ("given", "untouched") for entry in lineup.lineup(result)):
-        parts = [trials_table(result), _plain(""), *parts]
-    return Group(*parts, verdict(result))
+    tried = trials_table(result)
+    parts: list[RenderableType] = [tried, plain("")] if tried.row_count else []
+    return Group(*parts, finalists_table(result), verdict(result))
 
 
 def comparison_table(comparison: Comparison) -> Group:
@@ -103,39 +86,36 @@ def comparison_table(comparison: Comparison) -> Group:
     from rich.console import Group
 
     entries = lineup.lineup(comparison)
-    names = ("latency_p50", lineup.metric(comparison), "bytes", "macs")
-    columns = [name for name in names if any(entry.reading(name) for entry in entries)][:3]
+    metric = lineup.metric(comparison)
+    columns = lineup.present(entries, ("latency_p50", metric, "bytes", "macs"))[:3]
     table = _table("Variant", "vs the first", *map(words.label, columns), "change")
     for entry in entries:
-        proof = next((proof for proof in comparison.quality if proof.variant in lineup.aliases(entry)), None)
-        over = _ratio(comparison, "latency_p50", entry, entries[0])
+        over = _ratio(comparison, entry, entries[0])
         cells = [_cell(entry.reading(name)) for name in columns]
-        table.add_row(_name(entry), over, *cells, _difference(proof) if proof else _plain("–"))
-    lines = [_plain(sentence) for sentence in sentences(comparison)]
+        table.add_row(_name(entry), over, *cells, _cell(entry.reading(f"{metric}_change")))
+    lines: list[RenderableType] = [table] if entries else []  # predictions are judged without a model
+    lines += [plain(sentence) for sentence in sentences(comparison)]
     test = comparison.self_test
     if test is not None:
         between = f"{words.factor(test)} ({words.factor_interval(test)})"
-        lines.append(_plain(f"Self-test, the first against itself: {between}, {test.verdict}."))
-    return Group(table, *lines)
+        lines.append(plain(f"Self-test, the first against itself: {between}, {test.verdict}."))
+    return Group(*lines)
 
 
 def sentences(comparison: Comparison) -> list[str]:
     """Return each verdict of a comparison as a sentence."""
-    names = {alias: entry.name for entry in lineup.lineup(comparison) for alias in lineup.aliases(entry)}
-    said = []
-    for ratio in comparison.ratios:
-        name, other = names.get(ratio.variant, ratio.variant), names.get(ratio.baseline, ratio.baseline)
-        said.append(f"{name} is {words.ratio_words(ratio, other)}.")
-    for proof in comparison.quality:
-        name, other = names.get(proof.variant, proof.variant), names.get(proof.baseline, proof.baseline)
-        sure = f"proven with {words.percent(1 - proof.error)} confidence" if proof.proven else "not proven"
-        allowed = f"{words.amount(proof.max_drop, proof.metric)} of {words.label(proof.metric)}"
-        needed = (
-            f"; about {words.plural(proof.needed, 'item')} would decide" if proof.needed and not proof.proven else ""
-        )
-        seen = f"{words.difference_words(proof)} on {words.plural(proof.items, 'item')}{needed}"
-        said.append(f"{name} is {sure} to lose at most {allowed} against {other}: {seen}.")
-    return said
+    entries = lineup.lineup(comparison)
+    names = {entry.key: entry.name for entry in entries}
+    baselines = {entry.key: entry.name for entry in reversed(entries)}  # a model may be compared with itself
+
+    def name(found: Ratio | NoWorse) -> str:
+        return names.get(found.variant, found.variant)
+
+    def other(found: Ratio | NoWorse) -> str:
+        return baselines.get(found.baseline, found.baseline)
+
+    times = [f"{name(ratio)} is {words.ratio_words(ratio, other(ratio))}." for ratio in comparison.ratios]
+    return times + [f"{words.proof_words(proof, name(proof), other(proof))}." for proof in comparison.quality]
 
 
 def measurement_table(measurement: Measurement) -> Table:
@@ -145,11 +125,11 @@ def measurement_table(measurement: Measurement) -> Table:
     for group, members in _grouped(readings):
         if table.row_count:
             table.add_section()
-        table.add_row(_plain(group, "bold"))
+        table.add_row(plain(group, "bold"))
         for reading in _worst_places(members):
             table.add_row(
-                _plain(f"  {words.label(reading.name, reading.place)}"), _plain(words.value(reading)),
-                _plain(words.interval(reading)), _plain(_origin(reading), "dim"),
+                plain(f"  {words.label(reading.name, reading.place)}"), plain(words.value(reading)),
+                plain(words.interval(reading)), plain(_origin(reading), "dim"),
             )  # fmt: skip
     return table
 
@@ -198,33 +178,29 @@ def _table(*columns: str, left: tuple[str, ...] = ("Variant",)) -> Table:
     return table
 
 
-def _plain(text: str, style: str = "") -> Text:
-    """Return text in which nothing is markup: names may hold brackets."""
+def plain(text: str, style: str = "") -> Text:
+    """Return text in which nothing is markup or an escape code: names may hold anything."""
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(words.printable(text), style=style)
 
 
 def _stacked(first: str, second: str) -> Text:
     """Return a value with its interval below it, so that both fit a narrow column."""
-    text = _plain(first)
+    text = plain(first)
     return text.append(f"\n{second}", style="dim") if second else text
 
 
 def _cell(reading: Reading | None) -> Text:
-    return _plain("–") if reading is None else _stacked(words.value(reading), words.evidence(reading))
+    return plain("–") if reading is None else _stacked(words.value(reading), words.evidence(reading))
 
 
-def _difference(proof: NoWorse) -> Text:
-    return _stacked(words.amount(proof.difference, proof.metric, signed=True), words.difference_interval(proof))
-
-
-def _ratio(comparison: Comparison, reading: str, entry: Entry, baseline: Entry) -> Text:
-    ratio = lineup.ratio_between(comparison.ratios, reading, entry, baseline)
+def _ratio(comparison: Comparison, entry: Entry, baseline: Entry) -> Text:
+    ratio = lineup.ratio_between(comparison.ratios, entry, baseline)
     if entry.name == baseline.name:
-        return _plain("1")
+        return plain("1")
     if ratio is None:
-        return _plain("–")
+        return plain("–")
     return _stacked(f"{words.factor(ratio)} {words.verdict_word(ratio)}", words.factor_interval(ratio))
 
 

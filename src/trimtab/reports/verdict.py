@@ -32,8 +32,12 @@ def verdict(
     if winner is None:
         because = f": {reason.rstrip('.')}" if reason else ""
         return f"No variant met the goal{because}. The model as given remains the one to use."
-    improved = _improvement(before, after)
-    return f"{_gain(winner.name, improved, over_given, over_untouched)}; {_proof(goal, certificate)}."
+    compared = ((over_given, "the model as given"), (over_untouched, "the best untouched variant"))
+    faster = " and ".join(words.ratio_words(ratio, than) for ratio, than in compared if ratio is not None)
+    gained = " and ".join(filter(None, (_improvement(before, after), faster and f"is {faster}")))
+    if not gained:
+        return f"Nothing tried was better than the model as given: {winner.name} stays."
+    return f"{winner.name} {gained}; {_proof(goal, certificate)}."
 
 
 def _improvement(before: Reading | None, after: Reading | None) -> str:
@@ -41,20 +45,6 @@ def _improvement(before: Reading | None, after: Reading | None) -> str:
     if before is None or after is None or before.value is None or after.value is None or before.value == after.value:
         return ""
     return f"brings {words.label(after.name)} from {words.with_interval(before)} to {words.with_interval(after)}"
-
-
-def _gain(name: str, improved: str, over_given: Ratio | None, over_untouched: Ratio | None) -> str:
-    """Return what was gained over both baselines."""
-    parts = []
-    if over_given is not None:
-        parts.append(words.ratio_words(over_given, "the model as given"))
-    if over_untouched is not None:
-        parts.append(words.ratio_words(over_untouched, "the best untouched variant"))
-    if improved:
-        return f"{name} {improved}" + (f" and is {' and '.join(parts)}" if parts else "")
-    if not parts:
-        return f"Nothing tried was better than the model as given: {name} stays"
-    return f"{name} is {' and '.join(parts)}"
 
 
 def _proof(goal: Goal, certificate: Certificate | None) -> str:
@@ -65,12 +55,12 @@ def _proof(goal: Goal, certificate: Certificate | None) -> str:
         return f"not proven to stay within the allowed drop of {goal.max_drop:g}"
     proof = certificate.no_worse
     sure = words.percent(1 - proof.error)
-    allowed = words.amount(proof.max_drop, proof.metric)
     if proof.metric == "agreement":
         return (
-            f"proven with {sure} confidence to answer differently from the original on at most {allowed} of the items "
-            f"({proof.flips:,} of {proof.items:,} differed; there were no labels)"
+            f"proven with {sure} confidence to answer at most {words.percent(proof.max_drop)} of the items differently "
+            f"from the original ({proof.flips:,} of {proof.items:,} differed; there were no labels)"
         )
+    allowed = words.amount(proof.max_drop, proof.metric)
     return f"proven with {sure} confidence to lose at most {allowed} of {words.label(proof.metric)} ({_seen(proof)})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from trimtab.core.values import NoWorse, Ratio, Reading
@@ -37,14 +38,7 @@ _LABELS = {
     "cosine": "cosine similarity",
 }
 
-_GAINS = {
-    "bytes": ("smaller", "larger", "as large as"),
-    "peak_memory": ("less memory", "more memory", "as much memory as"),
-    "macs": ("fewer MACs", "more MACs", "as many MACs as"),
-    "parameters": ("fewer parameters", "more parameters", "as many parameters as"),
-    "throughput": ("more throughput", "less throughput", "as much throughput as"),
-}
-"""What a gain, a loss and a tie in a reading are called; times are faster, slower and as fast as."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _BYTES = ("bytes", "byte", "B")
 _RATES = ("MAC/s", "B/s")
@@ -90,6 +84,11 @@ def label(name: str, place: str | None = None) -> str:
     base = name.removesuffix("_change")
     said = f"change of {label(base)}" if base != name else _LABELS.get(name) or name.replace("_", " ")
     return f"{said}, {place}" if place else said
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal obeys (escape codes, line ends): names may come from strangers."""
+    return _CONTROL.sub("�", text)
 
 
 def quantity(value: float, unit: str, name: str = "") -> str:
@@ -145,14 +144,12 @@ def with_interval(reading: Reading) -> str:
 
 
 def speedup(ratio: Ratio) -> tuple[float, float, float]:
-    """Return a ratio turned so that above 1 is better, with its interval (low, high)."""
-    if ratio.reading == "throughput":
-        return ratio.value, ratio.low, ratio.high
+    """Return a ratio of times turned so that above 1 is better, with its interval (low, high)."""
     return 1 / ratio.value, 1 / ratio.high, 1 / ratio.low
 
 
 def factor(ratio: Ratio) -> str:
-    """Return how many times better ("2.31×"), or, where the verdict is that it is worse, how many times worse."""
+    """Return how many times faster ("2.31×"), or, where the verdict is that it is slower, how many times slower."""
     gain, low, high = _turned(ratio)
     return f"{_number(gain, _digits(gain, (high - low) / 2))}×"
 
@@ -165,26 +162,22 @@ def factor_interval(ratio: Ratio) -> str:
 
 
 def _turned(ratio: Ratio) -> tuple[float, float, float]:
-    gain, low, high = speedup(ratio)
-    return (1 / gain, 1 / high, 1 / low) if ratio.verdict == "slower" else (gain, low, high)
+    return (ratio.value, ratio.low, ratio.high) if ratio.verdict == "slower" else speedup(ratio)
 
 
 def verdict_word(ratio: Ratio) -> str:
-    """Return the verdict in the words of the reading: faster, smaller, more throughput …"""
-    better, worse, _ = _GAINS.get(ratio.reading, ("faster", "slower", "as fast as"))
-    return {"faster": better, "slower": worse, "inconclusive": "undecided"}.get(ratio.verdict, ratio.verdict)
+    """Return the verdict in one word: faster, slower, equivalent or undecided."""
+    return "undecided" if ratio.verdict == "inconclusive" else ratio.verdict
 
 
-def ratio_words(ratio: Ratio, than: str = "") -> str:
-    """Return a ratio with its verdict and interval: "2.31× faster (2.25–2.38)", with `than` "… than the other"."""
-    between = "" if ratio.low == ratio.high else factor_interval(ratio)
-    if ratio.verdict in ("equivalent", "inconclusive"):
-        tie = _GAINS.get(ratio.reading, ("", "", "as fast as"))[2]
-        start = tie if ratio.verdict == "equivalent" else "not measurably different from"
-        undecided = "" if ratio.verdict == "equivalent" else ": undecided"
-        return f"{start} {than or 'before'} ({factor(ratio)}{', ' * bool(between)}{between}{undecided})"
-    said = f"{factor(ratio)} {verdict_word(ratio)}"
-    return said + f" ({between})" * bool(between) + f" than {than}" * bool(than)
+def ratio_words(ratio: Ratio, than: str) -> str:
+    """Return a ratio with its verdict and interval: "2.31× faster (2.25–2.38) than the other"."""
+    between = factor_interval(ratio)
+    if ratio.verdict == "equivalent":
+        return f"as fast as {than} ({factor(ratio)}, {between})"
+    if ratio.verdict == "inconclusive":
+        return f"not measurably different from {than} ({factor(ratio)}, {between}: undecided)"
+    return f"{factor(ratio)} {ratio.verdict} ({between}) than {than}"
 
 
 def is_share(metric: str) -> bool:
@@ -207,6 +200,15 @@ def difference_interval(proof: NoWorse) -> str:
 def difference_words(proof: NoWorse) -> str:
     """Return the difference of quality with its interval: "−0.10 pt (−0.42 to +0.21)"."""
     return f"{amount(proof.difference, proof.metric, signed=True)} ({difference_interval(proof)})"
+
+
+def proof_words(proof: NoWorse, name: str, other: str) -> str:
+    """Return what is proven of a variant, or not: "a is proven with 95 % confidence to lose at most 1.0 pt of …"."""
+    sure = f"proven with {percent(1 - proof.error)} confidence" if proof.proven else "not proven"
+    allowed = f"{amount(proof.max_drop, proof.metric)} of {label(proof.metric)}"
+    seen = f"{difference_words(proof)} on {plural(proof.items, 'item')}"
+    needed = f"; about {plural(proof.needed, 'item')} would decide" if proof.needed and not proof.proven else ""
+    return f"{name} is {sure} to lose at most {allowed} against {other}: {seen}{needed}"
 
 
 def percent(share: float) -> str:
@@ -267,8 +269,7 @@ def _half_width(reading: Reading) -> float:
 def _number(shown: float, digits: int) -> str:
     if not math.isfinite(shown):
         return "∞" if shown > 0 else "−∞" if shown < 0 else "undefined"
-    text = f"{shown:,.{digits}f}"
-    return "0" if not float(text.replace(",", "")) and digits == 0 else text.replace("-", "−")
+    return f"{shown:z,.{digits}f}".replace("-", "−")  # z: what rounds to zero has no sign
 
 
 def _interval(value: float, low: float, high: float, shown: Scale) -> str:

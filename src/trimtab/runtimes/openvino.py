@@ -8,15 +8,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from trimtab.core.errors import BadInput, MissingExtra
+from trimtab.core.hints import OPENVINO_PRECISIONS, openvino_hints
 from trimtab.core.process import silence_telemetry
 from trimtab.core.protocols import Arrays, Engine
 from trimtab.core.values import Machine, Settings, Variant, Workload
 
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-
 
 class OpenVinoRuntime:
-    """OpenVINO's CPU plug-in. Without a precision hint it may choose bf16 by itself; we always say which."""
+    """OpenVINO's CPU plug-in. Without a precision hint it may choose bf16 by itself; its engines tell which it is."""
 
     name = "openvino"
     native_formats = ("openvino",)
@@ -28,8 +27,8 @@ class OpenVinoRuntime:
             return f"openvino runs onnx and openvino models, this one is {variant.model.format}"
         if variant.settings.device != "cpu":
             return f"device {variant.settings.device!r} is not offered yet, only 'cpu'"
-        if variant.settings.precision not in (None, *_PRECISIONS):
-            return f"precision {variant.settings.precision!r} is none of {', '.join(_PRECISIONS)}"
+        if variant.settings.precision not in (None, *OPENVINO_PRECISIONS):
+            return f"precision {variant.settings.precision!r} is none of {', '.join(OPENVINO_PRECISIONS)}"
         return None
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
@@ -53,18 +52,10 @@ class OpenVinoRuntime:
             import openvino
         except ImportError as error:
             raise MissingExtra("openvino", "openvino", "running with OpenVINO") from error
-        settings = variant.settings
-        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if settings.precision is not None:
-            hints["INFERENCE_PRECISION_HINT"] = _PRECISIONS[settings.precision]
-        if settings.threads is not None:
-            hints["INFERENCE_NUM_THREADS"] = settings.threads
-        if settings.streams is not None:
-            hints["NUM_STREAMS"] = settings.streams
         core = openvino.Core()
         try:
             model = core.read_model(variant.model.path)
-            compiled = core.compile_model(model, "CPU", hints)
+            compiled = core.compile_model(model, "CPU", openvino_hints(variant.settings))
         except RuntimeError as error:
             raise BadInput(f"openvino can't compile this model: {_cause(str(error))}") from error
         names = [spec.name for spec in variant.model.signature.outputs]
@@ -78,6 +69,8 @@ class _Engine:
         self._request = compiled.create_infer_request()  # what it belongs to lives as long as the request
         self._infer = self._request.infer
         self._names = names
+        chosen = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()  # its own choice without a hint
+        self.precision = next((name for name, hint in OPENVINO_PRECISIONS.items() if hint == chosen), None)
 
     def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
         results = self._infer(inputs, share_inputs=True)

@@ -47,7 +47,7 @@ def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path) -> 
     technique: Technique = plugins.make("techniques", step.technique, step.options)
     if reason := technique.refuses(parent, shop.task):
         raise Refused(f"{step.technique}: {reason}")
-    name = content_digest(parent.key, step.label(), step.seed, shop.task.digest, shop.goal.max_drop)
+    name = content_digest(parent.key, repr(step), shop.task.digest, shop.goal.max_drop)
     folder = shop.folder / name
     kept = folder / _KEPT
     if kept.is_file():

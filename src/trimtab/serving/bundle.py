@@ -171,13 +171,13 @@ def _copy(source: Path, target: Path) -> Path:
         shutil.copytree(source, target, dirs_exist_ok=True)
         return Path()
     shutil.copy2(source, target / source.name)
-    for beside in companions(source):
+    for beside in _companions(source):
         (target / beside.relative_to(source.parent)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(beside, target / beside.relative_to(source.parent))
     return Path(source.name)
 
 
-def companions(source: Path) -> list[Path]:
+def _companions(source: Path) -> list[Path]:
     """Return the files that a model file needs beside it: weights of OpenVINO, external data of ONNX."""
     if source.suffix == ".xml":
         return [source.with_suffix(".bin")]

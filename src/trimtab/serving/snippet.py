@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from trimtab.core.values import Signature, Variant
+from trimtab.core.hints import openvino_hints
+from trimtab.core.values import Settings, Signature, Variant
 
-_HEAD = '''"""Runs this model with only its engine installed: {install}."""
+_HEAD = '''"""Runs this model with only its engine ({runtime}) installed: {install}."""
 
 from pathlib import Path
 
@@ -15,7 +16,7 @@ _ONNXRUNTIME = '''import onnxruntime
 
 options = onnxruntime.SessionOptions()
 {options}session = onnxruntime.InferenceSession(
-    str(Path(__file__).parent / "{path}"), options, providers=["CPUExecutionProvider"]
+    str(Path(__file__).parent / {path!r}), options, providers=["CPUExecutionProvider"]
 )
 
 
@@ -28,7 +29,7 @@ def run(inputs):
 _OPENVINO = '''import openvino
 
 hints = {hints}
-compiled = openvino.Core().compile_model(str(Path(__file__).parent / "{path}"), "CPU", hints)
+compiled = openvino.Core().compile_model(str(Path(__file__).parent / {path!r}), "CPU", hints)
 request = compiled.create_infer_request()
 
 
@@ -55,44 +56,41 @@ if __name__ == "__main__":
     print({{name: value.shape for name, value in outputs.items()}})
 """
 
-_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-
 
 def snippet(variant: Variant) -> str:
     """Return the code of `run.py` for a variant whose model path is relative to the bundle."""
     settings, signature = variant.settings, variant.model.signature
     path = variant.model.path.as_posix()
     if settings.runtime == "onnxruntime":
-        lines = ""
-        if settings.threads is not None:
-            lines += f"options.intra_op_num_threads = {settings.threads}\n"
-        if settings.spinning is not None:
-            value = "1" if settings.spinning else "0"
-            lines += f'options.add_session_config_entry("session.intra_op.allow_spinning", "{value}")\n'
-        if not settings.fusion:
-            lines += "options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL\n"
-        install, body = "pip install onnxruntime numpy", _ONNXRUNTIME.format(options=lines, path=path)
+        install = "pip install onnxruntime numpy"
+        body = _ONNXRUNTIME.format(options=_session_options(settings), path=path)
     elif settings.runtime == "openvino":
-        hints: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
-        if settings.precision is not None:
-            hints["INFERENCE_PRECISION_HINT"] = _PRECISIONS[settings.precision]
-        if settings.threads is not None:
-            hints["INFERENCE_NUM_THREADS"] = settings.threads
-        if settings.streams is not None:
-            hints["NUM_STREAMS"] = settings.streams
-        names = [spec.name for spec in signature.outputs]
-        install, body = "pip install openvino numpy", _OPENVINO.format(hints=hints, path=path, names=names)
+        install, names = "pip install openvino numpy", [spec.name for spec in signature.outputs]
+        body = _OPENVINO.format(hints=openvino_hints(settings), path=path, names=names)
     else:
-        install, body = "pip install 'trimtab[torch]'", _OTHER
-    return _HEAD.format(install=install) + body + _TAIL.format(example=_example(signature))
+        install = "pip install 'trimtab[torch]'" if settings.runtime.startswith("torch") else "pip install trimtab"
+        body = _OTHER
+    return _HEAD.format(runtime=settings.runtime, install=install) + body + _TAIL.format(example=_example(signature))
+
+
+def _session_options(settings: Settings) -> str:
+    """Return the lines that give a session of ONNX Runtime its settings."""
+    lines = []
+    if settings.threads is not None:
+        lines.append(f"options.intra_op_num_threads = {settings.threads}\n")
+    if settings.spinning is not None:
+        value = "1" if settings.spinning else "0"
+        lines.append(f'options.add_session_config_entry("session.intra_op.allow_spinning", "{value}")\n')
+    if not settings.fusion:
+        lines.append("options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL\n")
+    return "".join(lines)
 
 
 def _example(signature: Signature) -> str:
     """Return code for inputs of zeros of the right names, shapes and dtypes."""
     parts = []
     for spec in signature.inputs:
-        if spec.role == "constant":
-            continue
-        shape = ", ".join(str(size if isinstance(size, int) else 1) for size in spec.shape)
-        parts.append(f'"{spec.name}": np.zeros([{shape}], dtype="{spec.dtype}")')
+        if spec.role != "constant":
+            shape = [size if isinstance(size, int) else 1 for size in spec.shape]
+            parts.append(f"{spec.name!r}: np.zeros({shape}, dtype={spec.dtype!r})")
     return "{" + ", ".join(parts) + "}"

@@ -16,11 +16,13 @@ SECONDS = 60.0
 
 def demo_job(output: Path, seconds: float = SECONDS) -> Job:
     """Return the job of the demo: digits, the fastest variant within a drop that its items can prove."""
-    found = digits()
-    data = {"inputs": found.inputs, "labels": found.labels, "split": found.split}
-    goal = Goal(max_drop=words.drop(MAX_DROP))
     return Job(
-        model=found.model, data=data, goal=goal, output=output, effort=Effort(seconds=seconds), command="trimtab demo"
+        model=digits().model,
+        data="trimtab.assets:items",
+        goal=Goal(max_drop=words.drop(MAX_DROP)),
+        output=output,
+        effort=Effort(seconds=seconds),
+        command="trimtab demo",
     )
 
 

@@ -45,13 +45,17 @@ _LONGEST = {"latency": 5.0, "throughput": 10.0, "end-to-end": 2.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What the search hands over: the race, the best untouched trial, and what must be told."""
+    """What the search hands over: the race, the best untouched trial, and what must be told.
+
+    `verify` is the command line that runs the certificate again.
+    """
 
     race: Race
     folder: Path
     untouched: Trial
     warnings: tuple[str, ...]
     command: str
+    verify: str
     progress: Progress
 
 
@@ -302,7 +306,7 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
         looks=look(split.digest, winner.variant.key, final.ending.folder.parent),
         seed=race.seed,
         machine=race.machine,
-        command="trimtab verify FOLDER --data DATA",
+        command=final.ending.verify,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from trimtab.core import codec, files
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine
-from trimtab.core.values import Machine, Reading
+from trimtab.core.values import Hardware, Machine
 from trimtab.meters.peaks import peaks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hardware:
-    """A machine with its measured peaks: `peak_macs` by data type (MAC/s) and `peak_bandwidth` (B/s).
-
-    `time` says when the peaks were measured (ISO 8601, UTC); the load in the machine's record is that of now.
-    """
-
-    machine: Machine
-    peaks: tuple[Reading, ...]
-    time: str
-
-    def peak(self, name: str, place: str | None = None) -> Reading | None:
-        """Return the peak of that name and data type, or None."""
-        return next((reading for reading in self.peaks if (reading.name, reading.place) == (name, place)), None)
 
 
 def hardware(refresh: bool = False) -> Hardware:

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trimtab.core import plugins
 from trimtab.core.errors import TrimtabError
 from trimtab.core.protocols import Described, Runtime, Technique
-from trimtab.core.values import Contents, Model, Reading, Settings, Task, Variant, Work, Workload
+from trimtab.core.values import Ability, Contents, Inspection, Model, Reading, Settings, Task, Variant, Workload
 from trimtab.data.synthetic import shapes
 from trimtab.meters.compute import bound, readings, work
 from trimtab.meters.size import size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ability:
-    """Something that can be done with a model, or the reason why it can't."""
-
-    name: str
-    refusal: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """What is known of a model without running it.
-
-    `contents` and `work` are None where the format doesn't tell; `readings` are its size and its MACs, and say why
-    when one can't be had. `precision` is the share of the parameters by dtype, the largest first. `states` are the
-    pairs of an input and the output that feeds it at the next call, given or found by their names.
-    """
-
-    model: Model
-    contents: Contents | None
-    work: Work | None
-    readings: tuple[Reading, ...]
-    precision: tuple[tuple[str, float], ...]
-    states: tuple[tuple[str, str], ...]
-    runtimes: tuple[Ability, ...]
-    techniques: tuple[Ability, ...]
 
 
 def inspect(model: Model, workload: Workload | None = None, task: Task | None = None) -> Inspection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,6 +84,7 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
                 untouched=best_untouched(race, tools),
                 warnings=tuple(warnings),
                 command=job.command,
+                verify=verify_command(job),
                 progress=progress,
             )
             result = conclude(ending, job.output)
@@ -157,6 +159,16 @@ def original_answers(
         if doubt:
             raise BadInput(f"{doubt} (if the model really is that poor, add --poor-model)")
     return outputs, task
+
+
+def verify_command(job: Job) -> str:
+    """Return what to type to run the certificate of a job again; DATA stands for what was given in Python."""
+    data = job.data if isinstance(job.data, str | Path) else "DATA"
+    given = {"--data": data, "--labels": job.data_request.labels, "--groups": job.data_request.groups}
+    words = ["trimtab", "verify", str(job.output)]
+    for option, value in given.items():
+        words += [] if value is None else [option, str(value)]
+    return shlex.join([*words, *["--trust-pickle"] * job.model_request.trust_pickle])
 
 
 def explore(race: Race, candidates: Any, progress: Progress) -> bool:

@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "bars", "confusion", "every", "latency", "radar", "save", "throughput", "tradeoff"]
 
 FIGURES: dict[str, Callable[[Result | Comparison], Figure | None]] = {
-    "tradeoff": tradeoff,
-    "confusion": confusion,
-    "bars": bars,
-    "latency": latency,
-    "radar": radar,
-    "throughput": throughput,
+    draw.__name__: draw for draw in (tradeoff, confusion, bars, latency, radar, throughput)
 }
 """Every figure by its name."""
 

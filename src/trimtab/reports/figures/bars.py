@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trimtab.core.values import Comparison, Result
+from trimtab.core.values import Comparison, Reading, Result
 from trimtab.reports import lineup, words
 from trimtab.reports.figures import style
 from trimtab.reports.lineup import Entry
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHOWN = ("latency_p50", "bytes", "peak_memory")
-
 
 def bars(source: Result | Comparison) -> Figure | None:
     """Return bars of median latency, size and peak memory; None when none was read.
@@ -22,7 +20,7 @@ def bars(source: Result | Comparison) -> Figure | None:
     What was modelled or assumed is hatched; what is unavailable is said in words, never drawn as zero.
     """
     entries = lineup.finalists(source)
-    shown = [name for name in _SHOWN if any(entry.reading(name) for entry in entries)]
+    shown = lineup.present(entries, ("latency_p50", "bytes", "peak_memory"))
     if not shown:
         return None
     with style.styled():
@@ -37,37 +35,34 @@ def bars(source: Result | Comparison) -> Figure | None:
 
 
 def _panel(axes: Axes, entries: tuple[Entry, ...], name: str) -> None:
-    readings = [entry.reading(name) for entry in entries]
-    found = [reading for reading in readings if reading is not None]
-    top = max(max(r.value or 0.0, r.high or 0.0) for r in found)
+    found = [reading for entry in entries if (reading := entry.reading(name))]
+    top = max(max(reading.value or 0.0, reading.high or 0.0) for reading in found)
     scale = words.scale(name, found[0].unit, top)
-    for row, (entry, reading) in enumerate(zip(entries, readings, strict=True)):
-        if reading is None or reading.value is None:
+    for row, entry in enumerate(entries):
+        if reading := entry.reading(name):
+            _bar(axes, row, entry.colour, reading, scale.factor)
+        else:
             axes.text(0, row, " unavailable", va="center", color=style.MUTED, fontsize=8.5, style="italic")
-            continue
-        value = reading.value / scale.factor
-        modelled = reading.provenance in ("modelled", "assumed")
-        axes.barh(
-            row,
-            value,
-            height=0.56,
-            color=style.PAPER if modelled else entry.colour,
-            edgecolor=entry.colour,
-            hatch="////" if modelled else None,
-            linewidth=1 if modelled else 0,
-        )
-        end = value
-        if reading.low is not None and reading.high is not None:
-            low, end = reading.low / scale.factor, max(reading.high / scale.factor, value)
-            axes.errorbar(
-                value, row, xerr=[[max(value - low, 0)], [end - value]], color=style.INK, elinewidth=1.3, capsize=2.5
-            )
-        axes.annotate(
-            words.value(reading), (end, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5
-        )
     axes.set_xlim(0, top / scale.factor * 1.42)
     axes.locator_params(axis="x", nbins=4)
     axes.set_title(words.label(name))
-    axes.set_xlabel(scale.symbol + (", hatched: modelled" if any(r.provenance == "modelled" for r in found) else ""))
+    axes.set_xlabel(scale.symbol + (", hatched: modelled" if any(map(_modelled, found)) else ""))
     axes.grid(False)
     axes.tick_params(length=0)
+
+
+def _bar(axes: Axes, row: int, colour: str, reading: Reading, factor: float) -> None:
+    """Draw a reading with its interval, and write it where both end."""
+    value, low, high = (bound / factor for bound in style.bounds(reading))
+    looks: dict[str, Any] = {"color": colour, "linewidth": 0}
+    if _modelled(reading):
+        looks = {"color": style.PAPER, "edgecolor": colour, "hatch": "////", "linewidth": 1}
+    axes.barh(row, value, height=0.56, **looks)
+    if reading.low is not None and reading.high is not None:
+        axes.errorbar(value, row, xerr=[[value - low], [high - value]], color=style.INK, elinewidth=1.3, capsize=2.5)
+    text = words.value(reading)
+    axes.annotate(text, (high, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
+
+
+def _modelled(reading: Reading) -> bool:
+    return reading.provenance in ("modelled", "assumed")

@@ -32,7 +32,8 @@ def confusion(source: Result | Comparison) -> Figure | None:
     given, best = lineup.original(source), lineup.champion(source)
     if given.measurement is None or best is None or best.measurement is None:
         return None
-    classes, before, after = matrices(given.measurement, best.measurement, class_names(source))
+    order = source.task.classes if isinstance(source, Result) else ()
+    classes, before, after = matrices(given.measurement, best.measurement, order)
     if not before.any() or not after.any():
         return None
     classes, before, after, note = _most_changed(classes, before, after)
@@ -41,22 +42,13 @@ def confusion(source: Result | Comparison) -> Figure | None:
         panels = figure.subplots(1, 3)
         peak = max(before.max(), after.max())
         for axes, counts, title in ((panels[0], before, given.name), (panels[1], after, best.name)):
-            _heat(axes, counts, classes, title)
-            _write(axes, counts, np.sqrt(_shares(counts)), _plain, peak)
-        difference = after - before
-        _difference(panels[2], difference, classes)
-        if not difference.any():
-            middle = len(classes) / 2
-            panels[2].text(middle, middle, "no difference", ha="center", va="center", color=style.MUTED)
-        _write(panels[2], difference, _strength(difference), _signed, np.abs(difference).max())
+            shades = np.sqrt(_shares(counts))
+            _heatmap(axes, shades, classes, title, cmap=_faded(style.INK), vmin=0, vmax=1)
+            _write(axes, counts, shades, "{:,.0f}", peak)
+        _draw_difference(panels[2], after - before, classes)
         panels[0].set_ylabel("true class")
         panels[1].set_xlabel(f"predicted class{note}")
     return figure
-
-
-def class_names(source: Result | Comparison) -> tuple[str, ...]:
-    """Return the classes in their own order, where the task says it."""
-    return source.task.classes if isinstance(source, Result) else ()
 
 
 def matrices(before: Measurement, after: Measurement, order: tuple[str, ...]) -> tuple[tuple[str, ...], Counts, Counts]:
@@ -100,11 +92,6 @@ def _shares(counts: Counts) -> Counts:
     return shares
 
 
-def _strength(difference: Counts) -> Counts:
-    shades: Counts = np.sqrt(np.abs(difference) / max(float(np.abs(difference).max()), 1.0))
-    return shades
-
-
 def _faded(colour: str, other: str | None = None) -> LinearSegmentedColormap:
     """Return a colour map from nothing at all to the colour, so that it lies well on any page."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
@@ -116,15 +103,16 @@ def _faded(colour: str, other: str | None = None) -> LinearSegmentedColormap:
     )
 
 
-def _heat(axes: Axes, counts: Counts, classes: tuple[str, ...], title: str) -> None:
-    shades = np.sqrt(_shares(counts))
-    _heatmap(axes, shades, classes, title, cmap=_faded(style.INK), vmin=0, vmax=1)
-
-
-def _difference(axes: Axes, difference: Counts, classes: tuple[str, ...]) -> None:
+def _draw_difference(axes: Axes, difference: Counts, classes: tuple[str, ...]) -> None:
+    largest = float(np.abs(difference).max())
+    strength = np.sqrt(np.abs(difference) / max(largest, 1.0))
     good = np.where(np.eye(len(classes), dtype=bool), difference, -difference)
-    shades = np.sign(good) * _strength(difference)
-    _heatmap(axes, shades, classes, "difference", cmap=_faded(style.BETTER, style.WORSE), vmin=-1, vmax=1)
+    colours = _faded(style.BETTER, style.WORSE)
+    _heatmap(axes, np.sign(good) * strength, classes, "difference", cmap=colours, vmin=-1, vmax=1)
+    _write(axes, difference, strength, "{:+,.0f}", largest)
+    if not largest:
+        middle = len(classes) / 2
+        axes.text(middle, middle, "no difference", ha="center", va="center", color=style.MUTED)
 
 
 def _heatmap(axes: Axes, shades: Counts, classes: tuple[str, ...], title: str, **colours: Any) -> None:
@@ -148,26 +136,13 @@ def _heatmap(axes: Axes, shades: Counts, classes: tuple[str, ...], title: str, *
     axes.tick_params(axis="y", labelrotation=0)
 
 
-def _write(axes: Axes, counts: Counts, shades: Counts, said: Any, peak: float) -> None:
-    size = min(8.0, 64 / len(counts), 25 / max(math.log10(max(peak, 10)), 1))
+def _write(axes: Axes, counts: Counts, shades: Counts, format: str, peak: float) -> None:
+    """Write each count that is not zero into its cell, unless there are too many cells to read them."""
     if len(counts) > 20:
         return
+    size = min(8.0, 64 / len(counts), 25 / max(math.log10(max(peak, 10)), 1))
     for (row, column), number in np.ndenumerate(counts):
         if number:
-            axes.text(
-                column + 0.5,
-                row + 0.5,
-                said(number),
-                ha="center",
-                va="center",
-                fontsize=size,
-                color=style.PAPER if shades[row, column] > 0.6 else style.INK,
-            )
-
-
-def _plain(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _signed(number: float) -> str:
-    return f"{number:+,.0f}".replace("-", "−")
+            text = format.format(number).replace("-", "−")
+            colour = style.PAPER if shades[row, column] > 0.6 else style.INK
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=colour)

@@ -18,7 +18,7 @@ def latency(source: Result | Comparison) -> Figure | None:
 
     Boxes hold the middle half, whiskers reach from the 1st to the 99th percentile, and every call beyond is a dot.
     """
-    found = [(entry, calls) for entry in lineup.finalists(source) if (calls := samples(entry))]
+    found = [(entry, calls) for entry in lineup.finalists(source) if (calls := _calls(entry))]
     if not found:
         return None
     import seaborn
@@ -51,6 +51,7 @@ def latency(source: Result | Comparison) -> Figure | None:
         if wide:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(f"time of one call ({scale.symbol}{', logarithmic' if wide else ''}), lower is better")
         axes.set_ylabel("")
         axes.tick_params(axis="y", labelcolor=style.INK)
@@ -58,7 +59,7 @@ def latency(source: Result | Comparison) -> Figure | None:
     return figure
 
 
-def samples(entry: Entry) -> list[float]:
+def _calls(entry: Entry) -> list[float]:
     """Return the seconds of the single calls of a variant."""
     traces = entry.measurement.traces if entry.measurement else ()
     return [value for trace in traces if trace.name == "latency" for value in trace.values]

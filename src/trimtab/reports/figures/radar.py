@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from trimtab.core.values import Comparison, Reading, Result
 from trimtab.reports import lineup, words
@@ -24,35 +24,27 @@ def radar(source: Result | Comparison) -> Figure | None:
     as good. A reading that one variant lacks leaves a gap in its line.
     """
     entries = lineup.finalists(source)[:4]
-    axes_names = spokes(entries, lineup.metric(source))
-    if len(entries) < 2 or len(axes_names) < 3:
+    scores = spokes(entries, lineup.metric(source))
+    if len(entries) < 2 or len(scores) < 3:
         return None
-    turns = [2 * math.pi * number / len(axes_names) for number in range(len(axes_names))]
+    turns = [2 * math.pi * number / len(scores) for number in range(len(scores))]
     with style.styled():
         figure = style.blank(8.6, 5.2)
         axes = cast("PolarAxes", figure.add_subplot(projection="polar"))
         axes.set_theta_offset(math.pi / 2)
         axes.set_theta_direction(-1)
         for entry in entries:
-            heights = [scores[entry.name] for scores in axes_names.values()]
-            axes.plot(
-                [*turns, turns[0]],
-                [*heights, heights[0]],
-                color=entry.colour,
-                linewidth=2,
-                label=style.wrapped(entry.name),
-                marker="o",
-                markersize=3.5,
-                clip_on=False,
-                zorder=4 if entry.won else 3,
-            )
+            heights = [found[entry.name] for found in scores.values()]
+            looks: dict[str, Any] = {"linewidth": 2, "marker": "o", "markersize": 3.5, "clip_on": False}
+            looks |= {"color": entry.colour, "label": style.wrapped(entry.name), "zorder": 4 if entry.won else 3}
+            axes.plot([*turns, turns[0]], [*heights, heights[0]], **looks)
             if entry.won and not any(math.isnan(height) for height in heights):
                 axes.fill(turns, heights, color=entry.colour, alpha=0.1)
-        axes.set_xticks(turns, list(axes_names))
+        axes.set_xticks(turns, list(scores))
         axes.set_yticks([0.25, 0.5, 0.75, 1], ["", "½", "", ""])
         axes.tick_params(axis="x", labelcolor=style.INK, pad=3)
         axes.set_ylim(0, 1)
-        axes.set_rlabel_position(180 / len(axes_names))
+        axes.set_rlabel_position(180 / len(scores))
         _turn_outward(axes, turns)
         axes.spines["polar"].set_color(style.LINE)
         figure.legend(
@@ -66,23 +58,20 @@ def radar(source: Result | Comparison) -> Figure | None:
 
 
 def spokes(entries: tuple[Entry, ...], metric: str) -> dict[str, dict[str, float]]:
-    """Return for every comparable reading its label and the score of each variant: in (0, 1], NaN when unavailable."""
+    """Return for every comparable reading its label and the score of each variant: in (0, 1], NaN when unavailable.
+
+    The metric comes first, then the throughput of the largest batch; beyond twelve readings the rest is left out.
+    """
+    readings = [reading for entry in entries if entry.measurement for reading in entry.measurement.readings]
+    names = dict.fromkeys(reading.name for reading in readings if reading.place is None)
+    places = [reading.place for reading in readings if reading.name == "throughput" and reading.place]
+    asked: list[tuple[str, str | None]] = [(metric, None), *(("throughput", place) for place in places[-1:])]
+    asked += [(name, None) for name in names if name != metric]
     found: dict[str, dict[str, float]] = {}
-    names = {
-        r.name: None for entry in entries if entry.measurement for r in entry.measurement.readings if r.place is None
-    }
-    for name in sorted(names, key=lambda name: name != metric):
-        scores = _scores(entries, name, None)
-        if scores:
-            direction = next(r.direction for entry in entries if (r := entry.reading(name)))
-            found[f"{words.label(name)}\n({direction} is better)"] = scores
-    batches = (
-        [r.place for r in entries[0].measurement.named("throughput")] if entries and entries[0].measurement else []
-    )
-    for place in batches[-1:]:
-        scores = _scores(entries, "throughput", place)
-        if scores:
-            found[f"throughput, {place}\n(higher is better)"] = scores
+    for name, place in asked:
+        if scores := _scores(entries, name, place):
+            direction = next(reading.direction for entry in entries if (reading := entry.reading(name, place)))
+            found[f"{words.label(name, place)}\n({direction} is better)"] = scores
     return dict(list(found.items())[:_MOST])
 
 

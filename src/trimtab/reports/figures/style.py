@@ -7,8 +7,10 @@ import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
+from trimtab.core.values import Reading
 from trimtab.reports import lineup
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ _RC: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
     "axes.titlecolor": INK,
@@ -102,10 +105,11 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"#[0-9a-fA-F]{6}\b", lambda match: _token(match[0]), text)
+    text = re.sub(r"#[0-9a-fA-F]{6}\b", lambda found: _token(found[0]), text)
     text = re.sub(r"font: ([\d. ]*(?:bold )?[\d.]+px)[^;\"]*", r"font: \1 var(--sans)", text)
-    text = re.sub(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img" aria-label="@" >', text, count=1)
-    return text.replace('aria-label="@"', f'aria-label="{_attribute(title)}"', 1).strip()
+    start = f'role="img" aria-label="{escape(title)}"'
+    text = re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {found[1]} {start}>", text, count=1)
+    return text.strip()
 
 
 def _token(colour: str) -> str:
@@ -113,8 +117,12 @@ def _token(colour: str) -> str:
     return f"var({variable})" if variable else colour
 
 
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+def bounds(reading: Reading) -> tuple[float, float, float]:
+    """Return the value of a reading and its interval around it (low, high); without one both are the value."""
+    value = reading.value or 0.0
+    low = value if reading.low is None else min(reading.low, value)
+    high = value if reading.high is None else max(reading.high, value)
+    return value, low, high
 
 
 def wrapped(name: str, width: int = 24) -> str:

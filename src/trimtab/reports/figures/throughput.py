@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trimtab.core.values import Comparison, Reading, Result
 from trimtab.reports import lineup
@@ -23,19 +23,10 @@ def throughput(source: Result | Comparison) -> Figure | None:
         figure = style.blank(8.6, 3.7)
         axes = figure.add_subplot()
         for number, (entry, points) in enumerate(lines):
-            batches, rates = list(points), [point.value or 0.0 for point in points.values()]
-            lows = [point.value if point.low is None else point.low for point in points.values()]
-            highs = [point.value if point.high is None else point.high for point in points.values()]
-            axes.plot(
-                batches,
-                rates,
-                color=entry.colour,
-                marker="sDo^vP*"[number % 7],
-                markersize=5,
-                linewidth=2,
-                label=style.wrapped(entry.name),
-            )
-            axes.fill_between(batches, lows, highs, color=entry.colour, alpha=0.18, linewidth=0)  # type: ignore[arg-type]  # values of drawn readings are never None
+            rates, lows, highs = zip(*map(style.bounds, points.values()), strict=True)
+            looks: dict[str, Any] = {"color": entry.colour, "marker": "sDo^vP*"[number % 7]}
+            axes.plot(list(points), rates, markersize=5, linewidth=2, label=style.wrapped(entry.name), **looks)
+            axes.fill_between(list(points), lows, highs, color=entry.colour, alpha=0.18, linewidth=0)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
@@ -52,8 +43,8 @@ def by_batch(entry: Entry) -> dict[int, Reading]:
     """Return the throughput readings of a variant by batch size, smallest first."""
     readings = entry.measurement.named("throughput") if entry.measurement else ()
     found = {
-        int(reading.place.removeprefix("batch=")): reading
+        int((reading.place or "").removeprefix("batch=")): reading
         for reading in readings
-        if reading.value is not None and (reading.place or "").startswith("batch=") and reading.place
+        if reading.value is not None and (reading.place or "").startswith("batch=")
     }
     return dict(sorted(found.items()))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = {"given": "s", "untouched": "D", "winner": "o", "finalist": "o", "tried": "o"}
+_MARKERS = {"given": "s", "untouched": "D"}
 _BY_STATE = {"unproven": "^", "dropped": "X", "failed": "X"}
 
 
@@ -38,7 +38,7 @@ def tradeoff(source: Result | Comparison, x: str | None = None, y: str | None = 
     with style.styled():
         figure = style.blank(8.6, 4.6)
         axes = figure.add_subplot()
-        scales = [_scale([right for _, right, _ in points]), _scale([high for _, _, high in points])]
+        scales = [fitting_scale([right for _, right, _ in points]), fitting_scale([high for _, _, high in points])]
         _draw_front(axes, points, scales)
         for entry, right, high in reversed(points):
             _draw_point(axes, entry, (right, high), scales)
@@ -79,10 +79,10 @@ def axis_label(reading: Reading, scale: words.Scale) -> str:
 
 def marker(entry: Entry) -> str:
     """Return the shape of a variant, so that it is known without its colour."""
-    return _BY_STATE.get(entry.state or "", MARKERS[entry.part]) if entry.part == "tried" else MARKERS[entry.part]
+    return _BY_STATE.get(entry.state or "", "o") if entry.part == "tried" else _MARKERS.get(entry.part, "o")
 
 
-def _scale(readings: Sequence[Reading]) -> words.Scale:
+def fitting_scale(readings: Sequence[Reading]) -> words.Scale:
     """Return the unit that suits the reading in the middle."""
     middle = sorted(reading.value or 0.0 for reading in readings)[len(readings) // 2]
     return words.scale(readings[0].name, readings[0].unit, middle)
@@ -101,21 +101,22 @@ def _draw_front(axes: Axes, points: Sequence[tuple[Entry, Reading, Reading]], sc
 
 
 def _draw_point(axes: Axes, entry: Entry, readings: tuple[Reading, Reading], scales: Sequence[words.Scale]) -> None:
-    (x, left, right), (y, below, above) = (_bounds(r, s) for r, s in zip(readings, scales, strict=True))
+    (x, left, right), (y, below, above) = (
+        [bound / scale.factor for bound in style.bounds(reading)]
+        for reading, scale in zip(readings, scales, strict=True)
+    )
     main = entry.part != "tried"
     axes.errorbar(
-        [x],
-        [y],
-        xerr=[[left], [right]],
-        yerr=[[below], [above]],
+        x,
+        y,
+        xerr=[[x - left], [right - x]],
+        yerr=[[y - below], [above - y]],
         fmt=marker(entry),
         color=entry.colour,
         markersize=(10 if entry.won else 8) if main else 6,
         markeredgewidth=1.4,
         elinewidth=1.3,
-        capsize=0,
         markerfacecolor=entry.colour if entry.final else style.PAPER,
-        markeredgecolor=entry.colour,
         label=_legend(entry),
         zorder=4 if entry.won else 3 if main else 2,
     )
@@ -137,27 +138,12 @@ def _legend_handles(axes: Axes, points: Sequence[tuple[Entry, Reading, Reading]]
     by_name = dict(zip(labels, artists, strict=True))
     named = [by_name[_legend(entry)] for entry, _, _ in points if _legend(entry) in by_name]
     grey = {entry.state: entry for entry, _, _ in points if entry.part == "tried"}
-    states = [
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker=marker(entry),
-            markersize=6,
-            color=entry.colour,
-            label=f"tried, {state}",
-            markerfacecolor=entry.colour if entry.final else style.PAPER,
-        )
-        for state, entry in grey.items()
-    ]
+    states = []
+    for state, entry in grey.items():
+        filling = entry.colour if entry.final else style.PAPER
+        looks: dict[str, Any] = {"marker": marker(entry), "color": entry.colour, "markerfacecolor": filling}
+        states.append(Line2D([], [], linestyle="", markersize=6, label=f"tried, {state}", **looks))
     return [*named, *states, *(artist for artist in artists if artist not in named)]
-
-
-def _bounds(reading: Reading, scale: words.Scale) -> tuple[float, float, float]:
-    value = reading.value or 0.0
-    low = value if reading.low is None else reading.low
-    high = value if reading.high is None else reading.high
-    return value / scale.factor, max(value - low, 0) / scale.factor, max(high - value, 0) / scale.factor
 
 
 def allowed(source: Result | Comparison, up: str) -> float | None:
@@ -170,7 +156,5 @@ def allowed(source: Result | Comparison, up: str) -> float | None:
 def _draw_limit(axes: Axes, source: Result | Comparison, up: str, scale: words.Scale) -> None:
     bound = allowed(source, up)
     if bound is not None:
-        dotted = (0, (1, 2))
-        axes.axhline(
-            bound / scale.factor, color=style.WORSE, linewidth=1, linestyle=dotted, zorder=1, label="allowed loss"
-        )
+        looks: dict[str, Any] = {"color": style.WORSE, "linewidth": 1, "linestyle": (0, (1, 2)), "zorder": 1}
+        axes.axhline(bound / scale.factor, label="allowed loss", **looks)
