@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trimtab.core.values import Step, Task, options
-from trimtab.data.batches import batches, feeds, groups, labels, prepare_raw, prepared
+from trimtab.data.batches import ahead, batches, feeds, groups, labels, prepare_raw, prepared
 from trimtab.data.task import open_task
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (200, 6, 6)).astype(np.uint8)
@@ -84,3 +84,35 @@ def test_raw_items_pass_through_every_step_also_those_done_once(make_model) -> N
     made = prepare_raw({"x": np.full((2, 8, 8, 3), 51, np.uint8)}, steps, make_model(x=("float32", "N", 3, 4, 4)))
     assert made["x"].shape == (2, 3, 4, 4)
     np.testing.assert_allclose(made["x"], 0.2, rtol=1e-6)
+
+
+def test_looking_ahead_changes_neither_order_nor_number() -> None:
+    given = [{"x": np.full(2, number)} for number in range(7)]
+    assert [feed["x"][0] for feed in ahead(iter(given))] == list(range(7))
+    assert list(ahead(iter([]))) == []
+
+
+def test_looking_ahead_prepares_one_feed_and_not_more() -> None:
+    made = []
+
+    def feeds_made():
+        for number in range(10):
+            made.append(number)
+            yield {"x": np.zeros(number)}
+
+    coming = ahead(feeds_made())
+    next(coming)
+    next(coming)
+    coming.close()
+    assert len(made) == 3
+
+
+def test_an_error_while_preparing_ahead_reaches_the_user() -> None:
+    def broken():
+        yield {"x": np.zeros(1)}
+        raise ValueError("row 1 is damaged")
+
+    coming = ahead(broken())
+    next(coming)
+    with pytest.raises(ValueError, match="row 1"):
+        next(coming)

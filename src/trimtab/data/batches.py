@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,15 @@ def batches(task: Task, split: Split, batch: int) -> Iterator[Feed]:
     held = {file.name: open_array(file) for file in split.inputs}
     for rows in parts(len(split), batch):
         yield prepared({name: array[rows] for name, array in held.items()}, task.preprocessing)
+
+
+def ahead(feeds: Iterator[Feed]) -> Iterator[Feed]:
+    """Yield the feeds; the next one is prepared while the last is used."""
+    with ThreadPoolExecutor(1) as preparing:
+        coming = preparing.submit(next, feeds, None)
+        while (feed := coming.result()) is not None:
+            coming = preparing.submit(next, feeds, None)
+            yield feed
 
 
 def feeds(task: Task, split: Split, rows: slice | NDArray[np.int64]) -> Feed:

@@ -10,7 +10,7 @@ import numpy as np
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array, Arrays, Session
 from trimtab.core.values import Signature, Split, Task, Variant, Workload
-from trimtab.data.batches import batches
+from trimtab.data.batches import ahead, batches
 from trimtab.data.labels import answer_spec
 
 _SUM_TOLERANCE = 1e-2  # a softmax computed in bf16 or int8 does not sum to one exactly
@@ -36,7 +36,7 @@ def predictions(
     name = answer_spec(signature, task.output).name
     fixed = fixed_batch(signature)
     done = 0
-    for feed in batches(left_to_do(task, session.variant), split, fixed or workload.batch):
+    for feed in ahead(batches(left_to_do(task, session.variant), split, fixed or workload.batch)):
         count = len(next(iter(feed.values())))
         outputs = session.run(_padded(feed, fixed) if fixed else feed, timeout_s)
         answer = _checked(outputs, name, fixed or count, done)[:count]
