@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.core.errors import BadInput
@@ -22,6 +22,7 @@ def first_letter(path: Path) -> tuple[np.ndarray, None]:
 
 
 @given(st.dictionaries(st.sampled_from(["train", "select", "certify", "test"]), st.integers(1, 9), min_size=1))
+@settings(deadline=None)
 def test_joined_parts_keep_their_order_and_every_item_knows_its_part(counts: dict[str, int]) -> None:
     made = joined({name: table(count, value) for value, (name, count) in enumerate(counts.items())}, "here")
     assert made.splits.tolist() == [name for name, count in counts.items() for _ in range(count)]

@@ -298,3 +298,79 @@ def test_a_folder_that_can_not_be_written_is_one_clear_line(tmp_path: Path, make
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BadInput, match="can't create the folder"):
         open_task((INPUTS, LABELS), make_model(), tmp_path / "file" / "data")
+
+
+def test_several_inputs_with_names_of_any_language_are_kept_each_in_its_own_dtype(tmp_path: Path, make_model) -> None:
+    model = make_model(**{"größe": ("int32", "N", 2), "маска": ("bool", "N")})
+    source = {"größe": np.arange(120).reshape(60, 2), "маска": np.arange(60) % 2 == 0, "labels": np.arange(60) % 10}
+    task = open_task(source, model, tmp_path)
+    split = task.split("certify")
+    feed, kept = feeds(task, split, slice(None)), np.load(split.rows.path)
+    assert {name: array.dtype.name for name, array in feed.items()} == {"größe": "int32", "маска": "bool"}
+    np.testing.assert_array_equal(feed["größe"][:, 0], 2 * kept)
+    np.testing.assert_array_equal(feed["маска"], kept % 2 == 0)
+    assert loads(Task, dumps(task)) == task
+
+
+def test_items_without_a_number_are_kept_and_cast(tmp_path: Path, make_model) -> None:
+    task = open_task((np.zeros((60, 0), np.int64), LABELS[:60]), make_model(x=("int32", "N", "T")), tmp_path)
+    assert next(batches(task, task.split("certify"), 9))["x"].shape == (9, 0)
+
+
+def test_the_same_items_in_another_order_are_another_task_of_the_same_size(tmp_path: Path, make_model) -> None:
+    first, second = (open_task((INPUTS[::step], LABELS[::step]), make_model(), tmp_path) for step in (1, -1))
+    assert first.digest != second.digest
+    assert rows(first) == rows(second)
+
+
+def test_a_cost_in_money_is_not_planned_like_a_share(tmp_path: Path, make_model) -> None:
+    source = (INPUTS[:100], LABELS[:100] % 2)
+    share = open_task(source, make_model(width=2), tmp_path, DataRequest(max_drop=0.01))
+    assert any("can't prove a drop below 1 points" in note for note in share.notes)
+    for request in (DataRequest(costs=(10.0, 1.0), max_drop=2.5), DataRequest(metric="own:money", max_drop=2.5)):
+        assert not any(
+            "can't prove" in note for note in open_task(source, make_model(width=2), tmp_path, request).notes
+        )
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (
+            DataRequest(positive="spam"),
+            "--positive: that is for two classes, and this task is classification",
+        ),
+        (DataRequest(threshold=0.4, costs=(1.0, 1.0)), "--threshold, --cost: that is for two classes"),
+    ],
+)
+def test_what_is_for_two_classes_is_refused_for_ten(tmp_path: Path, make_model, request_, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        open_task((INPUTS, LABELS), make_model(), tmp_path, request_)
+
+
+def test_groups_stay_whole_and_keep_their_numbers_on_disk(tmp_path: Path, make_model) -> None:
+    speakers = np.array([f"speaker {number % 45}" for number in range(900)])
+    request = DataRequest(groups="speaker")
+    task = open_task({"x": INPUTS, "labels": LABELS, "speaker": speakers}, make_model(), tmp_path, request)
+    seen = [set(np.load(split.groups.path).tolist()) for split in task.splits]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 45
+    for split in task.splits:
+        names = speakers[np.load(split.rows.path)]
+        assert len(set(zip(names.tolist(), np.load(split.groups.path).tolist(), strict=True))) == len(
+            set(names.tolist())
+        )
+
+
+def test_a_model_without_inputs_is_refused(tmp_path: Path, make_model) -> None:
+    from dataclasses import replace
+
+    model = make_model()
+    with pytest.raises(BadInput, match="takes no data; check its inputs with trimtab inspect"):
+        open_task((INPUTS, LABELS), replace(model, signature=replace(model.signature, inputs=())), tmp_path)
+
+
+def test_one_input_too_few_is_said_with_the_names_wanted(tmp_path: Path, make_model) -> None:
+    np.save(tmp_path / "lone.npy", INPUTS)
+    model = make_model(a=("float32", "N", 4), b=("float32", "N", 4))
+    with pytest.raises(BadInput, match=r"takes a, b, and the data has one input; give an \.npz with one array each"):
+        open_task(tmp_path / "lone.npy", model, tmp_path / "kept")

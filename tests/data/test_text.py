@@ -1,10 +1,11 @@
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from trimtab.core.errors import BadInput
+from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.values import Step, options
 from trimtab.data.text import tokenize, tokenize_step, tokenizer_beside
 
@@ -83,3 +84,46 @@ def test_a_tokenizer_inside_or_beside_the_model_is_found(tokenizer: Path, make_m
     assert tokenizer_beside(make_model(path=str(folder))) == tokenizer
     assert tokenizer_beside(make_model(path=str(folder / "model.onnx"))) == tokenizer
     assert tokenizer_beside(make_model(path=str(folder / "elsewhere" / "model.onnx"))) is None
+
+
+def edited(tokenizer: Path, **changes: object) -> Path:
+    """Write what a tokenizer's own file says about padding, truncation or words."""
+    held = json.loads(tokenizer.read_text())
+    tokenizer.write_text(json.dumps({**held, **changes}))
+    return tokenizer
+
+
+def test_padding_goes_where_the_tokenizer_says(tokenizer: Path, make_model) -> None:
+    padding = {"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": None}
+    edited(tokenizer, padding={**padding, "pad_id": 6, "pad_type_id": 1, "pad_token": "film"})
+    columns, _, _ = tokenize(["good", "bad bad"], tokenize_step(tokenizer), bert(make_model))
+    assert columns["input_ids"].tolist() == [[6, 2, 4, 3], [2, 5, 5, 3]]
+    assert columns["attention_mask"].tolist() == [[0, 1, 1, 1], [1] * 4]
+    assert columns["token_type_ids"].tolist() == [[1, 0, 0, 0], [0] * 4]
+
+
+def test_the_tokenizers_own_truncation_limits_the_length(tokenizer: Path, make_model) -> None:
+    edited(tokenizer, truncation={"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0})
+    columns, step, note = tokenize(TEXTS, tokenize_step(tokenizer), bert(make_model))
+    assert columns["input_ids"].tolist() == [[2, 4, 3], [2, 5, 3], [2, 4, 3]]
+    assert (dict(step.options)["length"], note) == (3, "2 of 3 texts are longer than 3 tokens and were cut")
+
+
+def test_empty_and_unknown_texts_are_texts(tokenizer: Path, make_model) -> None:
+    columns, _, note = tokenize(["", "größe 日本"], tokenize_step(tokenizer), bert(make_model))
+    assert columns["input_ids"].tolist() == [[2, 3, 0, 0], [2, 1, 1, 3]]
+    assert note is None
+
+
+@pytest.mark.parametrize("configuration", ["{", "[]", '{"model_max_length": null}', '{"model_max_length": -1}'])
+def test_a_configuration_that_says_nothing_leaves_512_tokens(tokenizer: Path, make_model, configuration: str) -> None:
+    (tokenizer.parent / "tokenizer_config.json").write_text(configuration)
+    assert dict(tokenize(TEXTS, tokenize_step(tokenizer), bert(make_model))[1].options)["length"] == 512
+
+
+def test_without_the_package_the_error_names_what_to_install(
+    tokenizer: Path, make_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingExtra, match=r"turning text into tokens needs .* pip install 'trimtab\[text\]'"):
+        tokenize(TEXTS, tokenize_step(tokenizer), bert(make_model))

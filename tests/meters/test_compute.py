@@ -89,3 +89,36 @@ def test_binds_free_dimensions_and_takes_one_step_of_a_sequence(shape, lengths):
     h = TensorSpec(name="h", dtype="float32", shape=(4,), role="state", fed_by="hn")
     signature = Signature(inputs=(x, h) if len(shape) == 4 else (x,), outputs=())
     assert bound(signature, Workload(batch=2), {"x": shape}) == Workload(batch=2, lengths=lengths)
+
+
+def test_weights_of_zero_are_left_out_of_the_other_number_alone(tmp_path):
+    macs, nonzero, _ = read(linear(tmp_path), Workload(lengths=(("tokens", 7),)))
+    assert nonzero.value == 0.75 * macs.value
+    assert nonzero.scope == f"{macs.scope}, products with zero weights left out"
+
+
+def test_a_model_that_can_not_be_read_is_unavailable_with_the_words_of_its_format(tmp_path):
+    model = linear(tmp_path)
+    model.path.write_bytes(b"gone")
+    for reading in read(model, Workload(lengths=(("tokens", 1),))):
+        assert (reading.value, reading.provenance) == (None, "unavailable")
+        assert "m.onnx" in reading.scope
+
+
+def test_uncounted_operators_are_told_with_the_most_frequent_first():
+    lost = [Layer(name=f"{n}", operator=op, macs=None, reason="unknown") for n, op in enumerate(["a.B", "a.C", "a.C"])]
+    found = Work(layers=(Layer(name="x", operator="Conv", macs=100, nonzero=50), *lost))
+    macs, nonzero, coverage = readings(found, Workload())
+    assert (macs.value, macs.low, nonzero.value) == (100.0, 100.0, 50.0)
+    assert macs.scope == "one call of batch 1; at least: without 2 × a.C, 1 × a.B"
+    assert (coverage.value, coverage.scope) == (0.25, "4 operators that compute, uncounted: 2 × a.C, 1 × a.B")
+
+
+def test_a_batch_that_has_a_name_is_bound_by_the_workload_not_by_the_items():
+    x = TensorSpec(name="x", dtype="float32", shape=("n", "t"))
+    y = TensorSpec(name="y", dtype="float32", shape=("n", "t", 4))
+    signature = Signature(inputs=(x, y), outputs=())
+    shapes = {"x": (5, 7), "y": (5, 7, 4)}
+    assert bound(signature, Workload(batch=5), shapes) == Workload(batch=5, lengths=(("t", 7),))
+    kept = Workload(batch=5, lengths=(("other", 3),))
+    assert dict(bound(signature, kept, shapes).lengths) == {"other": 3, "t": 7}

@@ -81,3 +81,17 @@ def test_equal_seeds_give_equal_orders(fakes, clock):
         return order
 
     assert orders() == orders()
+
+
+def test_a_stop_is_not_asked_before_there_is_enough_to_judge(fakes, clock):
+    session = fakes.session(fakes.variant())
+    found = interleave([session], [INPUTS], [0.02], seconds=10, rng=rng(), stop=lambda wall: pytest.fail("too early"))
+    assert found.wall_s.shape == (1, 3 + 9)
+
+
+@pytest.mark.parametrize("latency_s", np.geomspace(1e-7, 10, 15))
+def test_a_block_is_never_empty_and_lasts_no_longer_than_it_must(latency_s):
+    counted, thrown = block_calls(float(latency_s))
+    assert 1 <= counted <= 200
+    assert 0 <= thrown <= 2
+    assert counted == 1 or counted * latency_s <= 1.5 * subject.BLOCK_S

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from trimtab import testing
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Samples
 from trimtab.core.values import Reading, Task, Trace, Workload
-from trimtab.meters.latency import LatencyMeter, latency_readings, latency_trace, time_calls
+from trimtab.meters.latency import LatencyMeter, cold_start, latency_readings, latency_trace, time_calls
 
 
 def samples(wall_ms: Any, cores: float = 1.0) -> Samples:
@@ -120,3 +124,42 @@ def test_refuses_another_batch_than_the_model_takes(fakes: Any, timed_task: Task
     session = fakes.session(fakes.variant(batch=4))
     with pytest.raises(BadInput, match=r"4 items per call.*--batch 4"):
         LatencyMeter().read(session, session.variant, timed_task, Workload(batch=1))
+
+
+def test_one_call_alone_has_a_mean_and_no_percentile() -> None:
+    readings = by_name(latency_readings(samples([2.0]), "scope"))
+    assert (readings["latency_mean"].value, readings["latency_mean"].samples) == (pytest.approx(2e-3), 1)
+    for name, needed in (("latency_p90", 64), ("latency_p99", 662)):
+        assert (readings[name].value, readings[name].scope) == (None, f"n too small: 1 of {needed}")
+    (trace,) = [latency_trace(samples([2.0]))]
+    assert (trace.times, trace.values) == ((0.0,), (2e-3,))
+
+
+def test_the_interval_of_processor_use_shrinks_with_the_calls() -> None:
+    rng = np.random.default_rng(0)
+    widths = []
+    for calls in (50, 5000):
+        wall = rng.integers(900_000, 1_100_000, calls)
+        use = by_name(latency_readings(Samples(wall, rng.integers(0, 2_000_000, calls)), ""))["cpu_use"]
+        assert use.low is not None
+        assert use.high is not None
+        assert 0 <= use.low <= use.value <= use.high  # type: ignore[operator]
+        widths.append(use.high - use.low)
+    assert widths[1] < widths[0] / 5
+
+
+def test_a_process_that_was_never_called_tells_its_load_time_alone(fakes: Any) -> None:
+    session = fakes.process(fakes.variant())
+    session.told = {**session.told, "first_call_s": math.nan}
+    load, first = cold_start(session)
+    assert (load.name, load.value) == ("load_time", 0.25)
+    assert (first.value, first.scope) == (None, "the session does not tell how long the first call took")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 10**9), st.floats(0, 3))
+def test_no_more_calls_are_timed_than_were_asked_for_and_one_at_least(calls: int, call_ns: int, seconds: float) -> None:
+    session = testing.FakeSession(variant=None, answer=dict, call_ns=lambda number, batch: call_ns)
+    made = len(time_calls(session, {"x": np.zeros((1, 3))}, calls, seconds).wall_ns)
+    assert 1 <= made <= calls
+    assert made == calls or made * call_ns / 1e9 >= seconds - 1e-9

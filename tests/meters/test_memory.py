@@ -46,3 +46,20 @@ def test_the_process_is_closed_though_the_run_fails(fakes: Any, timed_task: Task
 def test_a_session_that_can_not_start_again_leaves_it_unavailable(fakes: Any, timed_task: Task) -> None:
     found = read(fakes.session(fakes.variant()), timed_task)
     assert (found.value, found.provenance) == (None, "unavailable")
+
+
+def test_a_session_that_does_not_tell_its_memory_leaves_it_unavailable(fakes: Any, timed_task: Task) -> None:
+    class Silent(fakes.session):  # type: ignore[misc, name-defined]
+        def fresh(self) -> Any:
+            self.opened = fakes.session(self.variant)
+            return self.opened
+
+    session = Silent(fakes.variant())
+    found = read(session, timed_task)
+    assert (found.value, found.unit, found.scope) == (None, "B", "this session does not tell its memory")
+    assert session.opened.closed
+
+
+def test_one_process_has_no_range(fakes: Any, timed_task: Task) -> None:
+    found = read(fakes.process(fakes.variant()), timed_task, processes=0)
+    assert (found.samples, found.low, found.high) == (1, None, None)

@@ -6,10 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from trimtab.core.errors import BadInput
-from trimtab.core.values import Split, Step, Task, Workload
-from trimtab.meters.predict import answers, class_scores, positive_scores, predict, predictions, settled
+from trimtab.core.values import Signature, Split, Step, Task, TensorSpec, Workload
+from trimtab.meters.predict import (
+    answers,
+    class_scores,
+    fixed_batch,
+    positive_scores,
+    predict,
+    predictions,
+    settled,
+)
 
 ITEMS = np.arange(21, dtype=np.float32).reshape(7, 3)
 TASK = Task()
@@ -129,3 +140,59 @@ def test_scores_of_classes_are_probabilities() -> None:
     shares = softmax(logits, axis=1)
     assert class_scores(shares) == pytest.approx(shares)
     assert class_scores(np.array([0, 2])) is None
+
+
+def test_the_item_that_overflows_is_counted_from_the_first_one(fakes: Any, split: Callable[..., Split]) -> None:
+    def answer(inputs: Any) -> Any:
+        return {"scores": np.where(inputs["x"] == 16, np.inf, inputs["x"])}
+
+    session = fakes.session(fakes.variant(), answer)
+    for batch in (1, 2, 7):
+        with pytest.raises(BadInput, match=r"NaN or infinity .item 5 of the split.: its numbers overflow"):
+            predict(session, TASK, split(ITEMS), Workload(batch=batch))
+
+
+def test_whole_numbers_can_not_overflow(fakes: Any, split: Callable[..., Split]) -> None:
+    session = fakes.session(fakes.variant(), lambda inputs: {"scores": inputs["x"][:, :1].astype(np.int64)})
+    assert predict(session, TASK, split(ITEMS), Workload()).ravel().tolist() == [0, 3, 6, 9, 12, 15, 18]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([(4, 3)], 4),
+        ([("N", 3)], None),
+        ([(4, 3), (4,)], 4),
+        ([(4, 3), ("N", 3)], 4),
+        ([(4, 3), (2, 3)], None),
+        ([()], None),
+    ],
+)
+def test_the_batch_is_fixed_where_the_inputs_agree_on_a_number(shapes: Any, expected: int | None) -> None:
+    specs = tuple(TensorSpec(name=f"x{n}", dtype="float32", shape=shape) for n, shape in enumerate(shapes))
+    assert fixed_batch(Signature(inputs=specs, outputs=())) == expected
+
+
+@given(arrays("float64", (5, 3), elements=st.floats(-30, 30)))
+@settings(max_examples=40, deadline=None)
+def test_squashing_scores_never_changes_the_answer_of_a_class(outputs: np.ndarray) -> None:
+    shares = class_scores(outputs)
+    assert shares is not None
+    assert ((shares >= 0) & (shares <= 1 + 1e-2)).all()
+    assert (shares[np.arange(5), answers(TASK, outputs)] == shares.max(axis=1)).all()
+
+
+@given(arrays("float64", (6,), elements=st.floats(-800, 800)))
+@settings(max_examples=40, deadline=None)
+def test_one_score_or_two_that_differ_by_it_mean_the_same(logits: np.ndarray) -> None:
+    task = replace(BINARY, logits=True)
+    both = np.stack([np.zeros_like(logits), logits], axis=1)
+    assert positive_scores(task, both) == pytest.approx(positive_scores(task, logits[:, None]), abs=1e-12)
+    other = replace(task, positive=0)
+    assert positive_scores(other, both) == pytest.approx(1 - positive_scores(task, both), abs=1e-12)
+
+
+def test_a_split_without_items_is_refused(fakes: Any, split: Callable[..., Split]) -> None:
+    empty = replace(split(ITEMS), rows=replace(split(ITEMS).rows, shape=(0,)))
+    with pytest.raises(BadInput, match="the select split holds no items: give more data"):
+        predict(fakes.session(fakes.variant()), TASK, empty, Workload())

@@ -233,3 +233,60 @@ def test_the_meter_says_why_it_can_not_judge(fakes: Any, split: Callable[..., Sp
     task = replace(CLASSES, splits=(split(np.eye(3, dtype=np.float32)),))
     (unlabelled,) = QualityMeter().read(session, variant, task, Workload())
     assert (unlabelled.name, unlabelled.provenance) == ("agreement", "unavailable")
+
+
+def test_the_overall_numbers_come_first_then_classes_then_cells(three: Any) -> None:
+    readings = quality_readings(CLASSES, *three)
+    kinds = ["cell" if r.name == "confusion_matrix" else "class" if r.place else "overall" for r in readings]
+    assert kinds == sorted(kinds, key=["overall", "class", "cell"].index)
+
+
+def test_classes_without_a_name_are_called_by_their_number() -> None:
+    task = replace(CLASSES, classes=("größe", "日本"))
+    readings = quality_readings(task, np.array([0, 1, 2]), np.eye(3))
+    places = {reading.place for reading in readings if reading.name == "recall"}
+    assert places == {None, "größe", "日本", "2"}
+    assert find(readings, "confusion_matrix", "日本→日本").value == 1
+
+
+def test_the_cells_of_the_confusion_matrix_add_up_to_the_items(three: Any) -> None:
+    labels, outputs = three
+    readings = quality_readings(CLASSES, labels, outputs)
+    cells = [reading for reading in readings if reading.name == "confusion_matrix"]
+    assert sum(cell.value for cell in cells) == len(labels)  # type: ignore[misc]
+    assert all(cell.low <= cell.value <= cell.high <= len(labels) for cell in cells)  # type: ignore[operator]
+
+
+def test_one_item_is_read_with_all_the_doubt_that_it_leaves() -> None:
+    readings = quality_readings(CLASSES, np.array([1]), np.array([[0.0, 3.0, 1.0]]))
+    accuracy = find(readings, "accuracy")
+    assert (accuracy.value, accuracy.high) == (1.0, 1.0)
+    assert accuracy.low is not None
+    assert accuracy.low < 0.3
+    assert find(readings, "roc_auc").provenance == "unavailable"
+
+
+def test_likeness_needs_answers_to_the_same_items(three: Any) -> None:
+    labels, outputs = three
+    with pytest.raises(BadInput, match="the original answered 119 items, this model 120: give both the same"):
+        quality_readings(CLASSES, labels, outputs, outputs[1:])
+
+
+def test_targets_of_zero_leave_the_relative_error_unavailable() -> None:
+    readings = quality_readings(Task(kind="regression", metric="mse"), np.zeros(3), np.ones((3, 1)))
+    missing = find(readings, "relative_error")
+    assert missing.value is None
+    assert "choose --metric mse or mae" in missing.scope
+    assert find(readings, "mae").value == 1.0
+
+
+def test_a_threshold_is_for_two_classes(three: Any) -> None:
+    with pytest.raises(BadInput, match="only a binary task has a threshold to tune"):
+        tune_threshold(CLASSES, *three)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(4, int), np.ones(4, int)])
+def test_a_threshold_for_one_class_alone_makes_no_mistake_on_it(labels: np.ndarray) -> None:
+    scores = np.array([0.1, 0.4, 0.6, 0.9])
+    tuned = tune_threshold(replace(BINARY, metric="accuracy"), labels, scores)
+    assert ((scores >= tuned) == labels).all()

@@ -206,3 +206,107 @@ def test_refuses_what_is_not_defined() -> None:
         value(NUMBERS, "mse", np.zeros(4), np.zeros((4, 2)))
     with pytest.raises(BadInput, match="all zero"):
         value(NUMBERS, "relative_error", np.zeros(4), np.ones(4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(-2, 2)), min_size=2, max_size=40))
+def test_rankings_agree_with_scikit_learn_whatever_is_tied(pairs: list[tuple[bool, int]]) -> None:
+    positive, given_scores = np.array([p for p, _ in pairs]), np.array([float(s) for _, s in pairs])
+    if positive.all() or not positive.any():
+        return
+    assert scores.roc_auc(positive, given_scores).value == pytest.approx(
+        reference.roc_auc_score(positive, given_scores)
+    )
+    expected = reference.average_precision_score(positive, given_scores)
+    assert scores.pr_auc(positive, given_scores).value == pytest.approx(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 1), st.integers(1, 5000), st.floats(0.5, 3.5))
+def test_wilsons_interval_holds_the_share_and_stays_between_0_and_1(share: float, items: int, quantile: float) -> None:
+    low, high = scores.wilson(share, items, quantile)
+    assert 0 <= low <= share + 1e-12
+    assert share - 1e-12 <= high <= 1
+    wider = scores.wilson(share, items, quantile + 0.5)
+    assert wider[0] <= low + 1e-12
+    assert high <= wider[1] + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "classes"),
+    [
+        (CLASSES, np.zeros((3, 7)), 7),
+        (CLASSES, np.zeros((3, 7, 1, 1)), 7),
+        (CLASSES, np.array([0, 4, 1]), 5),
+        (Task(classes=("a",) * 9), np.array([0, 4, 1]), 9),
+        (BINARY, np.zeros(3), 2),
+        (BINARY, np.zeros((3, 1)), 2),
+    ],
+)
+def test_classes_are_as_many_as_the_outputs_or_their_names_say(task: Task, outputs: np.ndarray, classes: int) -> None:
+    assert scores.class_count(task, np.array([0, 1, 1]), outputs) == classes
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs", "message"),
+    [
+        ([0, -1, -1], np.zeros((3, 4)), r"label -1 of item 1 \(2 such in all\) is none of the model's classes, 0 to 3"),
+        ([0, 1, 4], np.zeros((3, 4)), "label 4 of item 2 .*: correct or drop these items, or check --labels"),
+        ([0, 1, 2], np.array([0, -2, 1]), "answers class -2, classes count from 0: choose another --output-name"),
+        ([0, 1, 2], np.zeros((3, 4, 5)), "needs one score per class, but the output has shape"),
+        ([0, 1, 2], np.array([0.5, 0.1, 0.2]), "needs one score per class"),
+    ],
+)
+def test_labels_and_answers_that_are_no_classes_are_named(labels: list[int], outputs: np.ndarray, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        scores.class_count(CLASSES, np.array(labels), outputs)
+
+
+def test_a_metric_is_known_before_anything_is_measured() -> None:
+    for name in (
+        *scores.CLASSIFICATION,
+        *scores.RANKING,
+        *scores.REGRESSION,
+        "top5",
+        "cost",
+        "agreement",
+        "own:metric",
+    ):
+        scores.check_metric(name)
+    with pytest.raises(
+        BadInput, match=r"no metric 'acuracy': choose one of accuracy, precision, .*, or module:function"
+    ):
+        scores.check_metric("acuracy")
+
+
+@pytest.mark.parametrize(("labels", "right"), [([5, 4, 0], [True, True, False]), ([1, 2, 3], [True, True, True])])
+def test_of_equal_scores_the_later_classes_are_among_the_five(labels: list[int], right: list[bool]) -> None:
+    expected = reference.top_k_accuracy_score(labels, np.zeros((3, 6)), k=5, labels=range(6))
+    found = scores.among_five(np.array(labels), np.zeros((3, 6)))
+    assert (found.tolist(), found.mean()) == (right, pytest.approx(expected))
+
+
+def test_bounds_and_directions_follow_from_the_metric() -> None:
+    inf = float("inf")
+    assert {name: scores.bounds(name) for name in ("f1_macro", "mse", "cost", "r2", "cosine", "own:metric")} == {
+        "f1_macro": (0.0, 1.0), "mse": (0.0, inf), "cost": (0.0, inf), "r2": (-inf, 1.0), "cosine": (-1.0, 1.0),
+        "own:metric": (-inf, inf),
+    }  # fmt: skip
+    lower = {name for name in (*scores.CLASSIFICATION, *scores.REGRESSION, "cost") if scores.lower_is_better(name)}
+    assert lower == {"mse", "mae", "relative_error", "cost"}
+
+
+def test_an_interval_is_cut_at_the_bounds_of_its_metric() -> None:
+    one_bad = scores.mean(np.r_[np.zeros(9), 100.0])
+    low, high = scores.interval(one_bad, scores.bounds("mse")) or (1, 1)
+    assert low == 0.0
+    assert high == pytest.approx(10 + 1.959964 * np.sqrt((one_bad.influence**2).sum()))
+
+
+def test_fewer_groups_make_a_wider_interval_by_students_quantile() -> None:
+    from scipy.stats import t
+
+    values = np.random.default_rng(0).normal(size=12)
+    low, high = scores.interval(scores.mean(values), (-np.inf, np.inf), groups=np.arange(12)) or (0, 0)
+    width = t.ppf(0.975, 11) * values.std(ddof=1) / np.sqrt(12)
+    assert (low, high) == pytest.approx((values.mean() - width, values.mean() + width))

@@ -59,3 +59,23 @@ def test_compression_is_original_over_compressed():
 def test_compression_of_the_unknown_is_unavailable_never_zero(after):
     for rate in compression(readings(1000, 4000), after):
         assert (rate.value, rate.provenance) == (None, "unavailable")
+
+
+def test_a_model_of_one_file_says_so(tmp_path, monkeypatch):
+    class FakeFormat:
+        name = "fake"
+
+    monkeypatch.setattr(plugins, "make", lambda group, name: FakeFormat())
+    (tmp_path / "größe.bin").write_bytes(b"1234567")
+    model = Model(format="fake", path=tmp_path / "größe.bin", digest="0", signature=Signature(inputs=(), outputs=()))
+    found = read(model)
+    assert (found["bytes"].value, found["bytes"].scope) == (7, "on disk, one file")
+    assert found["parameters"].scope == "the format fake does not say its parameters"
+
+
+def test_compression_multiplies_along_a_chain():
+    first, second, third = readings(900, 4000), readings(300, 2000), readings(100, 250)
+    for direct, one, other in zip(
+        compression(first, third), compression(first, second), compression(second, third), strict=True
+    ):
+        assert direct.value == pytest.approx(one.value * other.value)

@@ -52,3 +52,11 @@ def test_the_limit_of_a_window_goes_to_the_session(fakes):
 
     warm_up(Watched(fakes.variant()), INPUTS, timeout_s=3.0)
     assert set(given) == {3.0}
+
+
+def test_the_whole_warm_up_ends_after_the_seconds_that_are_allowed(fakes):
+    calls: list[int] = []
+    session = fakes.session(fakes.variant(), call_ns=lambda number, batch: calls.append(number) or 10**9)
+    latency, steady = warm_up(session, INPUTS, most_s=2.0)
+    assert (latency, steady) == (pytest.approx(1.0), False)
+    assert len(calls) == 3, "three calls are made whatever is allowed"

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from trimtab.stats.bootstrap import bca, prove
@@ -105,3 +107,66 @@ def test_leaving_out_blocks_of_many_items_gives_the_interval_of_leaving_out_each
 def test_a_metric_without_a_value_on_some_resamples_is_refused():
     with pytest.raises(ValueError, match="no value on some resamples"):
         bca(lambda weights: np.where(weights[:, 0] > 0, 1.0, np.nan), np.ones(20))
+
+
+@given(st.floats(-5, 5), st.integers(2, 40), st.floats(0, 1))
+@settings(max_examples=30, deadline=None)
+def test_what_never_varies_has_an_interval_of_no_width_but_for_what_was_not_seen(value, items, unseen):
+    shift = prove(lambda weights: np.full(len(weights), value), 0.1, np.ones(items), unseen=unseen)
+    assert (shift.difference, shift.high, shift.error) == (value, value, 0.0)
+    assert shift.low == pytest.approx(value - unseen)
+    assert shift.proven == (shift.low > -0.1)
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=15, deadline=None)
+def test_the_interval_holds_the_value_and_moves_with_it(seed):
+    values = np.random.default_rng(seed).standard_normal(40)
+    found, moved = (
+        bca(mean_of(values), np.ones(40), resamples=300),
+        bca(mean_of(values + 3), np.ones(40), resamples=300),
+    )
+    assert found.low <= found.value <= found.high
+    assert (moved.low, moved.high) == pytest.approx((found.low + 3, found.high + 3))
+
+
+def test_a_skewed_statistic_has_a_skewed_interval(skewed):
+    found = bca(mean_of(skewed), np.ones(150))
+    assert found.high - found.value > 1.05 * (found.value - found.low)
+    mirrored = bca(mean_of(-skewed), np.ones(150))
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low), abs=0.01)
+
+
+def test_a_larger_harm_than_the_room_asks_for_more_items_in_proportion():
+    shifts = [prove(mean_of(np.zeros(50)), 0.02, np.ones(50), unseen=harm) for harm in (0.06, 0.12)]
+    assert [shift.needed for shift in shifts] == [150, 300]
+
+
+@pytest.mark.parametrize(
+    ("counts", "more", "message"),
+    [
+        (np.ones(0), {}, "one row of non-negative numbers"),
+        ([1, -1], {}, "one row of non-negative numbers"),
+        ([1, 1], {"strata": [0, 0, 1]}, "with a stratum for each"),
+        ([1, 2], {"groups": [0, 1]}, "every item needs a group and counts of one"),
+        ([1, 1], {"groups": [0, 1, 1]}, "every item needs a group and counts of one"),
+        ([1, 1], {"unseen": -0.1}, "can't be negative"),
+    ],
+)
+def test_items_that_can_not_be_resampled_are_refused(counts, more, message):
+    with pytest.raises(ValueError, match=message):
+        prove(lambda weights: weights.sum(axis=1), 0.1, counts, **more)
+
+
+def test_a_group_belongs_to_the_stratum_of_most_of_its_items():
+    groups, strata = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), np.array([0, 0, 1, 1, 1, 0, 1, 1, 1])
+    seen = []
+
+    def statistic(weights):
+        seen.append(weights[:, [0, 3, 6]])
+        return weights.sum(axis=1)
+
+    prove(statistic, 0.1, np.ones(9), strata=strata, groups=groups)
+    drawn = seen[1]  # the first call is with every item once
+    assert (drawn[:, 0] == 1).all(), "alone in its stratum, it is drawn every time"
+    assert set(drawn[:, 1].tolist()) == {0.0, 1.0, 2.0}

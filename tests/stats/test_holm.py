@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from trimtab.stats.holm import adjust, by_class
@@ -51,3 +53,47 @@ def test_chance_alone_names_a_class_in_at_most_five_percent():
         old, new = (np.where(rng.random(400) < 0.8, truth, -1) for _ in range(2))
         named += any(change.harmed for change in by_class(truth, old, new))
     assert named / 500 <= 0.07
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_adjusted_p_lies_between_the_raw_one_and_bonferronis(p):
+    adjusted, raw = adjust(p), np.array(p)
+    assert np.all(raw <= adjusted)
+    assert np.all(adjusted <= np.minimum(1, raw * len(p)) + 1e-15)
+    assert adjusted[np.argmin(raw)] == pytest.approx(min(1, raw.min() * len(p)))
+
+
+def test_the_order_of_the_classes_does_not_matter():
+    p = np.random.default_rng(0).random(20)
+    order = np.random.default_rng(1).permutation(20)
+    assert adjust(p[order]) == pytest.approx(adjust(p)[order])
+    assert adjust([]).tolist() == []
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=60))
+@settings(deadline=None)
+def test_gains_and_losses_of_the_classes_add_up_to_those_of_all_items(rows):
+    truth, old, new = np.array(rows).T
+    changes = by_class(truth, old, new)
+    assert [change.label for change in changes] == sorted(set(truth.tolist()))
+    assert sum(change.items for change in changes) == len(rows)
+    assert sum(change.better for change in changes) == np.sum((new == truth) & (old != truth))
+    assert sum(change.worse for change in changes) == np.sum((old == truth) & (new != truth))
+    for change in changes:
+        assert change.difference == pytest.approx((change.better - change.worse) / change.items)
+
+
+def test_groups_of_one_vote_like_items():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 90)
+    old, new = (np.where(rng.random(90) < 0.7, truth, -1) for _ in range(2))
+    assert by_class(truth, old, new, groups=rng.permutation(90)) == by_class(truth, old, new)
+
+
+def test_a_group_of_several_classes_votes_once_in_each():
+    truth = np.array([0] * 6 + [1] * 6)
+    new = np.full(12, 2)
+    changes = by_class(truth, truth, new, groups=np.arange(12) % 6)
+    assert [change.p for change in changes] == pytest.approx([2 * 0.5**6] * 2)
+    assert all(change.harmed for change in changes)

@@ -185,3 +185,75 @@ def test_nonsense_is_refused():
         count([True], [True, False])
     with pytest.raises(ValueError, match="δ must lie"):
         prove(Pairs(items=10, better=0, worse=0), 0.0)
+
+
+counts = st.tuples(st.integers(1, 500), st.floats(0, 0.5), st.floats(0, 0.5)).map(
+    lambda given: (given[0], int(given[0] * given[1]), int(given[0] * given[2]))
+)
+
+
+@given(counts, st.floats(0.5, 0.999))
+@settings(max_examples=60, deadline=None)
+def test_swapping_the_models_mirrors_the_interval(numbers, level):
+    n, b, c = numbers
+    low, high = interval(Pairs(items=n, better=b, worse=c), level)
+    mirrored = interval(Pairs(items=n, better=c, worse=b), level)
+    assert mirrored == pytest.approx((-high, -low), abs=1e-6)
+    assert -1 <= low <= (b - c) / n <= high <= 1
+
+
+@given(counts, st.integers(2, 6))
+@settings(max_examples=40, deadline=None)
+def test_more_of_the_same_items_narrow_the_interval(numbers, times):
+    few, many = (Pairs(items=k * numbers[0], better=k * numbers[1], worse=k * numbers[2]) for k in (1, times))
+    (low, high), (closer_low, closer_high) = interval(few), interval(many)
+    assert low - 1e-9 <= closer_low <= closer_high <= high + 1e-9
+
+
+@given(counts)
+@settings(max_examples=25, deadline=None)
+def test_what_is_proven_for_a_small_drop_is_proven_for_a_larger_one(numbers):
+    pairs = Pairs(items=numbers[0], better=numbers[1], worse=numbers[2])
+    proofs = [prove(pairs, delta) for delta in (0.01, 0.03, 0.1)]
+    assert [proof.proven for proof in proofs] == sorted(proof.proven for proof in proofs)
+    assert all(first.exact_p >= second.exact_p - 1e-9 for first, second in itertools.pairwise(proofs))
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0, 0), (5, 5), (10, 14)])
+def test_about_as_many_items_as_are_needed_do_prove(better, worse):
+    found = prove(Pairs(items=1000, better=better, worse=worse), 0.01)
+    assert found.needed is not None
+    share = 1.3 * found.needed / 1000
+    enough = Pairs(items=round(1000 * share), better=round(better * share), worse=round(worse * share))
+    assert prove(enough, 0.01).proven
+
+
+def test_a_smaller_risk_asks_for_more_items():
+    assert fewest_items(0.01, 0.05) == 299
+    assert fewest_items(0.01, 0.01) == 459
+    assert items_needed(0.02, 0.0, 0.01, 0.01) > items_needed(0.02, 0.0, 0.01, 0.05)
+
+
+def test_one_item_is_too_few_for_any_proof_and_no_reason_to_fail():
+    proof = prove(Pairs(items=1, better=0, worse=0), 0.5)
+    assert (proof.proven, proof.difference) == (False, 0.0)
+    assert exact_p(Pairs(items=0.4, better=0, worse=0), 0.01) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "groups", "message"),
+    [
+        ([], [], None, "same, non-zero length"),
+        ([[True]], [[True]], None, "one row"),
+        ([True, True], [True, True], [1], "every item must have a group"),
+    ],
+)
+def test_answers_that_can_not_be_paired_are_refused(old, new, groups, message):
+    with pytest.raises(ValueError, match=message):
+        count(old, new, groups)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.2])
+def test_a_risk_that_is_none_is_refused(alpha):
+    with pytest.raises(ValueError, match=r"the risk α must lie between 0 and 0\.5"):
+        fewest_items(0.01, alpha)

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from trimtab.stats.percentiles import mean, median, samples_needed, upper_bound
@@ -70,3 +72,43 @@ def test_nonsense_is_refused():
         median([])
     with pytest.raises(ValueError, match="a share between 0 and 1"):
         upper_bound([1.0], 99)
+
+
+times_s = st.lists(st.floats(1e-6, 10), min_size=1, max_size=300)
+
+
+@given(times_s)
+@settings(max_examples=60, deadline=None)
+def test_a_bound_is_one_of_the_samples_and_no_less_than_the_percentile_observed(times):
+    for share in (0.5, 0.9, 0.95):
+        bound = upper_bound(times, share)
+        assert (bound is None) == (len(times) < samples_needed(share))
+        if bound is not None:
+            assert bound in times
+            assert bound >= np.quantile(times, share, method="lower")
+
+
+@given(times_s)
+@settings(max_examples=60, deadline=None)
+def test_the_interval_of_the_median_lies_between_samples_and_holds_it(times):
+    found = median(times)
+    assert min(times) <= found.low <= found.value <= found.high <= max(times)
+    assert {found.low, found.high} <= set(times)
+    assert (found.value, found.level, found.samples) == (pytest.approx(np.median(times)), 0.95, len(times))
+
+
+@pytest.mark.parametrize("factor", [1e-3, 60.0])
+def test_another_unit_of_time_changes_nothing_but_the_unit(factor):
+    times = np.random.default_rng(0).gamma(3, size=300)
+    for summary in (mean, median):
+        found, scaled = summary(times), summary(factor * times)
+        assert (scaled.value, scaled.low, scaled.high) == pytest.approx(
+            (factor * found.value, factor * found.low, factor * found.high)
+        )
+    assert upper_bound(factor * times, 0.9) == pytest.approx(factor * upper_bound(times, 0.9))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_a_percentile_that_is_no_share_is_refused(share):
+    with pytest.raises(ValueError, match=r"0\.99 is p99"):
+        samples_needed(share)

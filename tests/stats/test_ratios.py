@@ -1,5 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from trimtab.stats.ratios import precise, ratio, verdict
 
@@ -111,3 +115,55 @@ def test_times_without_partners_are_refused():
         ratio([[1.0]], [[1.0], [1.0]])
     with pytest.raises(ValueError, match="above 0"):
         ratio([[0.0]], [[1.0]])
+
+
+@given(st.integers(0, 2**16), st.floats(0.01, 100))
+@settings(max_examples=20, deadline=None)
+def test_the_unit_of_time_does_not_matter(seed, factor):
+    a, b = machine(seed, processes=2, blocks=12)
+    found, scaled = ratio(a, b), ratio([factor * x for x in a], [factor * x for x in b])
+    assert (scaled.value, scaled.low, scaled.high) == pytest.approx((found.value, found.low, found.high))
+    assert found.low <= found.value <= found.high
+
+
+def test_a_machine_that_is_twice_as_slow_for_both_in_one_process_changes_nothing():
+    a, b = machine(3)
+    slow = [2 * a[0], *a[1:]], [2 * b[0], *b[1:]]
+    assert ratio(*slow) == ratio(a, b)
+
+
+@given(st.floats(0.5, 2), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(0.005, 0.2))
+@settings(max_examples=80, deadline=None)
+def test_swapping_the_sides_swaps_faster_and_slower(value, below, above, margin):
+    low, high = value * (1 - below), value * (1 + above)
+    other = {"faster": "slower", "slower": "faster"}
+    assume(np.min(np.abs(np.abs(np.log([value, low, high])) - np.log1p(margin))) > 1e-9)  # rounding at the very edge
+    there, back = verdict(value, low, high, margin), verdict(1 / value, 1 / high, 1 / low, margin)
+    assert back == other.get(there, there)
+
+
+@given(st.floats(0.005, 0.2), st.floats(0.005, 0.2))
+@settings(max_examples=30, deadline=None)
+def test_a_wider_margin_never_finds_a_difference_that_a_narrow_one_did_not(first, second):
+    narrow, wide = sorted((first, second))
+    for value, low, high in ((0.95, 0.93, 0.97), (1.04, 1.01, 1.08), (1.0, 0.99, 1.02), (0.9, 0.7, 1.1)):
+        if verdict(value, low, high, wide) in ("faster", "slower"):
+            assert verdict(value, low, high, narrow) in ("faster", "slower")
+        if verdict(value, low, high, narrow) == "equivalent":
+            assert verdict(value, low, high, wide) == "equivalent"
+
+
+@pytest.mark.parametrize(("half", "margin", "enough"), [(0.009, 0.01, True), (0.011, 0.01, False), (0.019, 0.04, True)])
+def test_measuring_may_stop_at_one_percent_or_half_of_the_margin(half, margin, enough):
+    found = replace(ratio([[1.0]], [[1.0]]), value=2.0, low=2.0 * (1 - half), high=2.0 * (1 + half))
+    assert precise(found, margin) is enough
+
+
+def test_a_single_pair_of_blocks_has_a_value_and_a_margin_must_be_one():
+    found = ratio([[3.0]], [[2.0]])
+    assert (found.value, found.blocks, found.processes) == (pytest.approx(1.5), 1, 1)
+    for margin in (0.0, -0.03):
+        with pytest.raises(ValueError, match=r"the margin must be above 0, .*; 0\.03 is 3 %"):
+            verdict(1.0, 0.9, 1.1, margin)
+    with pytest.raises(ValueError, match="same number of processes, at least one"):
+        ratio([], [])

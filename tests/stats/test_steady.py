@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trimtab.stats.steady import MOST_CALLS, agree, state
 
@@ -54,3 +56,28 @@ def test_windows_that_differ_in_spread_alone_do_not_agree():
 
 def test_nothing_is_decided_before_the_first_call():
     assert state([]) == "warming"
+
+
+@given(st.floats(1e-6, 0.2), st.integers(0, 2**16))
+@settings(max_examples=30, deadline=None)
+def test_windows_agree_or_not_in_any_unit_of_time(scale, seed):
+    rng = np.random.default_rng(seed)
+    older, newer = rng.gamma(20, size=(2, 20))
+    assert agree(scale * older, scale * newer) == agree(older, newer)
+
+
+def test_a_first_value_far_above_its_window_is_no_steady_start():
+    window = np.linspace(0.98, 1.02, 20)
+    assert not agree(np.r_[1.1, window[1:]], window)
+    assert agree(np.r_[window[0], 1.1, window[2:]], window), "later ones may happen any time"
+
+
+def test_windows_of_another_level_do_not_agree():
+    window = np.linspace(0.98, 1.02, 20)
+    assert not agree(window, 1.06 * window)
+    assert agree(window, 1.02 * window)
+
+
+def test_equal_times_are_steady_at_once():
+    assert state(np.full(40, 0.003)) == "steady"
+    assert state(np.full(39, 0.003)) == "warming"

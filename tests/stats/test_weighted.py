@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn import metrics
 
 from trimtab.stats.weighted import Tally, average, pr_auc, prove_answers, r2, roc_auc, tally, tally_metric, unseen_harm
@@ -120,3 +122,69 @@ def certified_share(items, psi, delta, trials):
         new = np.choose(change, [base, truth, wrong])
         certified += prove_answers(truth, old, new, tally_metric("accuracy"), delta, seed=seed).proven
     return certified / trials
+
+
+tallies = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60)
+counted = st.sampled_from(["accuracy", "f1_macro", "recall_macro", "precision_macro", "f1_weighted", "recall", "f1"])
+
+
+@given(tallies, counted)
+@settings(max_examples=60, deadline=None)
+def test_unseen_harm_is_never_a_gain_and_never_more_than_there_is_to_lose(pairs, name):
+    truth, answers = np.array(pairs).T
+    seen, metric = tally(truth, answers, 3)(np.ones((1, len(pairs)))), tally_metric(name)
+    harm = unseen_harm(seen, metric, np.bincount(truth, minlength=3))
+    assert 0 <= harm <= metric(seen)[0] + 1e-12
+
+
+@given(tallies, counted, st.integers(2, 20))
+@settings(max_examples=40, deadline=None)
+def test_more_items_of_the_same_kind_leave_less_unseen(pairs, name, times):
+    truth, answers = np.array(pairs).T
+    harms = []
+    for count in (1, times):
+        seen = tally(np.repeat(truth, count), np.repeat(answers, count), 3)(np.ones((1, count * len(pairs))))
+        harms.append(unseen_harm(seen, tally_metric(name), count * np.bincount(truth, minlength=3)))
+    assert harms[1] <= harms[0] + 1e-12
+
+
+def test_a_smaller_risk_leaves_more_unseen():
+    seen = Tally(*(np.array([50.0, 50.0]),) * 3)
+    harms = [unseen_harm(seen, tally_metric("f1_macro"), [50, 50], alpha) for alpha in (0.1, 0.05, 0.01)]
+    assert harms == sorted(harms)
+
+
+@given(st.permutations(range(40)))
+@settings(max_examples=10, deadline=None)
+def test_the_order_of_the_items_proves_nothing(order):
+    truth, old = np.arange(40) % 3, np.where(np.arange(40) < 4, 0, np.arange(40) % 3)
+    new, rows = np.where(np.arange(40) > 37, 1, old), np.array(order)
+    first, second = (
+        prove_answers(truth[r], old[r], new[r], tally_metric("f1_macro"), 0.1) for r in (np.arange(40), rows)
+    )
+    assert first == second
+
+
+def test_a_binary_metric_stands_items_without_a_positive_one():
+    answers = np.zeros(50, dtype=int)
+    shift = prove_answers(answers, answers, answers, tally_metric("precision", positive=1), 0.01)
+    assert (shift.difference, shift.low) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("nonsense", [np.array([], dtype=int), np.array([0, -1])])
+def test_class_numbers_below_zero_or_none_at_all_are_refused(nonsense):
+    with pytest.raises(ValueError, match="none negative"):
+        prove_answers(nonsense, nonsense, nonsense, tally_metric("accuracy"), 0.01)
+
+
+@pytest.mark.parametrize("statistic", [roc_auc, pr_auc])
+def test_doubling_every_weight_changes_no_ranking(statistic):
+    rng = np.random.default_rng(1)
+    positive, scores = rng.random(80) < 0.4, rng.integers(0, 9, 80).astype(float)
+    weights = rng.integers(1, 4, (5, 80)).astype(float)
+    assert statistic(positive, scores)(2 * weights) == pytest.approx(statistic(positive, scores)(weights))
+    assert statistic(positive, 3 * scores - 7)(weights) == pytest.approx(statistic(positive, scores)(weights))
+
+
+def test_r2_of_targets_that_are_all_equal_has_no_value():
+    assert not np.isfinite(r2(np.ones(4), np.arange(4.0))(np.ones((1, 4)))).any()

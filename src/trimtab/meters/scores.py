@@ -233,7 +233,9 @@ def lower_is_better(metric: str) -> bool:
 
 
 def bounds(metric: str) -> tuple[float, float]:
-    """Return the lowest and the highest value that a metric can have."""
+    """Return the lowest and the highest value that a metric can have; of a user's own nothing is known."""
+    if ":" in metric:
+        return -_INFINITY, _INFINITY
     if metric in _ERRORS:
         return 0.0, _INFINITY
     return {"r2": (-_INFINITY, 1.0), "cosine": (-1.0, 1.0)}.get(metric, (0.0, 1.0))

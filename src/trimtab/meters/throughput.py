@@ -63,8 +63,8 @@ class ThroughputMeter:
             next_s = 2 * 4 * float(np.median(samples.wall_ns)) / 1e9
             if done + 1 < len(sizes) and (left_s < next_s or _flat(found)) and size >= workload.batch:
                 break
-        asked = [replace(r, place=None) for r in found if r.place == f"batch={workload.batch}"]
-        return [*asked, *found]
+        asked = [r for r in found if r.place == f"batch={workload.batch}"] or [r for r in found if r.value is None]
+        return [*(replace(reading, place=None) for reading in asked), *found]
 
 
 def batch_sizes(variant: Variant, workload: Workload, largest: int) -> list[int]:
