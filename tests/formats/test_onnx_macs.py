@@ -415,3 +415,86 @@ class TestControlFlow:
         size = net.constant(np.array([10**6, 10**6, 10**3], np.int64))
         y = net.op("Tile", net.op("Expand", net.constant(np.array([1], np.int64)), size), size)
         assert count_macs(net.model({"x": [1]}, net.op("Shape", y)), Workload()).macs == 0
+
+
+RULES_OF_SUMS = [
+    ("Conv", [[2, 4, 9], [6, 2, 3]], {"group": 2, "strides": [2]}),
+    ("Conv", [[1, 3, 8, 9], [4, 3, 3, 2]], {"dilations": [2, 1], "strides": [1, 2]}),
+    ("Conv", [[1, 2, 5, 6, 7], [3, 2, 2, 3, 1]], {}),
+    ("ConvTranspose", [[2, 4, 5, 6], [4, 3, 3, 2]], {"strides": [2, 3]}),
+    ("ConvTranspose", [[1, 4, 5], [4, 3, 3]], {"group": 2}),
+    ("Gemm", [[3, 5], [7, 3]], {"transA": 1, "transB": 1}),
+    ("MatMul", [[2, 1, 5, 6], [4, 6, 7]], {}),
+    ("MatMul", [[6], [2, 6, 3]], {}),
+    ("Einsum", [[2, 3, 4], [5, 4]], {"equation": "bij,kj->ki"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shapes", "attributes"), RULES_OF_SUMS)
+@pytest.mark.parametrize("kept", [1.0, 0.4])
+def test_ones_add_up_to_the_products(kind, shapes, attributes, kept):
+    """With inputs of ones, weights of ones and zeros and no padding, the outputs add up to the non-zero MACs."""
+    runtime = pytest.importorskip("onnxruntime")
+    rng = np.random.default_rng(len(shapes[1]))
+    weight = (rng.random(shapes[1]) < kept).astype(np.float32)
+    net = Net()
+    net.op(kind, "x", net.constant(weight), **attributes)
+    proto = net.model({"x": shapes[0]}, "v2_0")
+    session = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    sums = int(session.run(None, {"x": np.ones(shapes[0], np.float32)})[0].sum(dtype=np.float64))
+    (layer,) = count_macs(proto, Workload()).layers
+    assert layer.nonzero == sums
+    assert layer.macs * int(weight.sum()) == sums * weight.size
+
+
+class TestOddGraphs:
+    def test_a_weight_of_a_size_that_the_file_leaves_open_is_uncounted(self):
+        net = Net()
+        middle = net.op("Mystery", "x", domain="acme")
+        proto = net.model({"x": ["n", 4]}, net.op("MatMul", middle, net.zeros(4, 5)))
+        proto.graph.value_info.append(helper.make_tensor_value_info(middle, TensorProto.FLOAT, [None, 4]))
+        found = count_macs(proto, Workload(batch=3, lengths=(("m", 4),)))
+        assert (found.macs, found.coverage) == (0, 0.0)
+
+    def test_nothing_to_do_is_no_work(self):
+        net = Net()
+        found = count_macs(net.model({"x": [0, 4]}, net.op("MatMul", "x", net.zeros(4, 5))), Workload())
+        assert (found.macs, found.nonzero, found.coverage) == (0, 0, 1.0)
+
+    def test_a_model_without_nodes(self):
+        found = count_macs(Net().model({"x": [2]}, "x"), Workload())
+        assert (found.layers, found.excluded, found.coverage) == ((), (), 1.0)
+
+    def test_a_weight_that_turns_in_a_circle_is_dense(self):
+        net = Net()
+        net.nodes.append(helper.make_node("Identity", ["w"], ["w"]))
+        proto = net.model({"x": [2, 3], "w": [3, 4]}, net.op("MatMul", "x", "w"))
+        assert count_macs(proto, Workload()).nonzero == 2 * 3 * 4
+
+    def test_names_of_any_language_stay_as_they_are(self):
+        net = Net()
+        net.op("MatMul", "x", net.zeros(4, 5))
+        net.nodes[-1].name = "слой/№ 1"
+        assert count_macs(net.model({"x": [2, 4]}, "v3_0"), Workload()).layers[0].name == "слой/№ 1"
+
+    def test_a_layer_without_a_name_is_called_by_what_it_makes(self):
+        net = Net()
+        net.op("MatMul", "x", net.zeros(4, 5))
+        net.nodes[-1].name = ""
+        assert count_macs(net.model({"x": [2, 4]}, "v3_0"), Workload()).layers[0].name == "v3_0"
+
+    def test_weights_in_another_file_are_looked_at_where_they_are(self, tmp_path):
+        net = Net()
+        weight = np.eye(64, dtype=np.float32)
+        proto = net.model({"x": [2, 64]}, net.op("MatMul", "x", net.constant(weight)))
+        onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w", size_threshold=0)
+        light = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+        assert count_macs(light, Workload(), tmp_path).nonzero == 2 * 64
+        assert count_macs(light, Workload()).nonzero == 2 * 64 * 64
+
+    def test_classical_models_of_the_machine_learning_domain(self):
+        net = Net()
+        net.op("LinearClassifier", "x", domain="ai.onnx.ml", coefficients=[0.5] * 12, outputs=2)
+        net.op("Scaler", "x", domain="ai.onnx.ml", offset=[0.0], scale=[1.0])
+        found = count_macs(net.model({"x": [5, 4]}, "v1_0"), Workload())
+        assert (found.macs, found.excluded) == (5 * 12, (("Scaler", 1),))

@@ -1,6 +1,5 @@
 """PyTorch factories: built, given weights, kept as a folder, loaded again."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -114,15 +113,6 @@ def test_code_that_changed_after_opening_is_refused(cnn: str, opening: Opening, 
     model = TorchFormat().open(cnn, opening)
     (tmp_path / "net.py").write_text(CNN + "\n# edited\n")
     with pytest.raises(BadInput, match="has changed since"):
-        TorchFormat().load(model)
-
-
-def test_a_history_that_cannot_be_replayed_is_refused_not_ignored(cnn: str, opening: Opening) -> None:
-    model = TorchFormat().open(cnn, opening)
-    recipe = json.loads((model.path / "module.json").read_text())
-    recipe["history"] = [{"technique": "prune", "options": [["ratio", 0.5]], "seed": 0}]
-    (model.path / "module.json").write_text(json.dumps(recipe))
-    with pytest.raises(BadInput, match=r"changed in structure \(prune\(ratio=0\.5\)\)"):
         TorchFormat().load(model)
 
 
@@ -306,15 +296,6 @@ def test_a_live_module_becomes_a_program_and_is_left_as_it_was(tmp_path: Path) -
     assert save_module(network, np.zeros((1, 6), np.float32), tmp_path / "again").digest == model.digest
 
 
-def test_a_live_module_with_its_factory_stays_a_module(cnn: str, opening: Opening, tmp_path: Path) -> None:
-    live = TorchFormat().load(TorchFormat().open(cnn, opening))
-    with torch.no_grad():
-        live.head.bias += 1
-    model = save_module(live, torch.zeros(1, 1, 8, 8), tmp_path / "kept", factory=cnn)
-    assert model.format == "torch"
-    assert torch.equal(TorchFormat().load(model).head.bias, live.head.bias)
-
-
 def test_a_state_names_the_output_that_feeds_it(tmp_path: Path) -> None:
     class Cell(torch.nn.Module):
         def __init__(self) -> None:
@@ -331,7 +312,7 @@ def test_a_state_names_the_output_that_feeds_it(tmp_path: Path) -> None:
         ("x", "data", None),
         ("h", "state", "h_next"),
     ]
-    with pytest.raises(BadInput, match="outputs: h_next, y"):
+    with pytest.raises(BadInput, match="outputs y, h_next"):
         save_module(Cell(), given, tmp_path, output_names=["y", "h_next"], states=[("h", "other")])
 
 

@@ -80,7 +80,7 @@ NETWORKS = [cnn, transformer, cell]
 def context(variant: Variant, folder: Path) -> Context:
     return Context(
         task=Task(), original=variant, folder=folder, seed=0, deadline=math.inf,
-        evaluate=lambda _: 0.0, time=lambda _: 0.0,
+        evaluate=lambda made, most=None: 0.0, time=lambda _: 0.0,
     )  # fmt: skip
 
 
@@ -141,9 +141,8 @@ def test_onnx_converts_to_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     variant = as_given(transformer(tmp_path / "torch"))
     onnx_variant = ExportOnnx().apply(variant, context(variant, tmp_path / "onnx"))
-    made = ExportOpenVino(compress_to_fp16=True).apply(onnx_variant, context(variant, tmp_path / "ir"))
+    made = ExportOpenVino().apply(onnx_variant, context(variant, tmp_path / "ir"))
     assert [step.technique for step in made.steps] == ["export-onnx", "export-openvino"]
-    assert made.model.path.with_suffix(".bin").stat().st_size < variant.model.path.stat().st_size
     assert made.model.signature == variant.model.signature
 
 

@@ -14,7 +14,7 @@ from trimtab.core.values import Settings
 from trimtab.techniques.bf16 import Bf16, halved
 from trimtab.techniques.dynamic_int8 import DynamicInt8
 from trimtab.techniques.nncf_int8 import NncfInt8
-from trimtab.techniques.simplify import Simplify, fused_groups
+from trimtab.techniques.simplify import Simplify, fused_groups, optimized
 
 
 def test_folds_normalization_and_removes_what_does_nothing(given: Any, context: Any) -> None:
@@ -34,7 +34,8 @@ def test_says_when_there_is_nothing_to_simplify(given: Any, context: Any) -> Non
 
 def test_lists_the_groups_that_onnxruntime_fuses(given: Any) -> None:
     variant, _ = given("cnn")
-    groups = [group.partition(" (")[0] for group in fused_groups(variant.model)]
+    path = variant.model.path
+    groups = [group.partition(" (")[0] for group in fused_groups(onnx.load(path), optimized(path, "extended"))]
     assert groups[0] == "Conv + BatchNormalization + Relu → FusedConv"
     assert groups[1] == "Conv + Relu → FusedConv"
 

@@ -40,29 +40,24 @@ def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from found.graphs
 
 
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and all subgraphs below it."""
-    yield graph
-    for node in graph.node:
-        for body in bodies(node):
-            yield from graphs(body)
+def graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield every graph of a model, its own first: also those inside of nodes and of local functions."""
+    waiting = [proto.graph, *(body for function in proto.functions for node in function.node for body in bodies(node))]
+    while waiting:
+        graph = waiting.pop(0)
+        yield graph
+        waiting += [body for node in graph.node for body in bodies(node)]
 
 
 def nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """Yield every node of a model: of its graph, of subgraphs and of its local functions."""
-    for graph in graphs(proto.graph):
-        yield from graph.node
-    for function in proto.functions:
-        for node in function.node:
-            yield node
-            for body in bodies(node):
-                for graph in graphs(body):
-                    yield from graph.node
+    for holder in (*graphs(proto), *proto.functions):
+        yield from holder.node
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor that a model holds: initializers and constants, also those of subgraphs and functions."""
-    for graph in _all_graphs(proto):
+    for graph in graphs(proto):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield sparse.values
@@ -75,14 +70,6 @@ def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             if found.HasField("sparse_tensor"):
                 yield found.sparse_tensor.values
                 yield found.sparse_tensor.indices
-
-
-def _all_graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    yield from graphs(proto.graph)
-    for function in proto.functions:
-        for node in function.node:
-            for body in bodies(node):
-                yield from graphs(body)
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -107,10 +94,8 @@ def _bits(tensor: onnx.TensorProto) -> int | None:
     """Return the bits of an element that is packed below a byte."""
     import onnx
 
-    return _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type))
-
-
-_PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+    packed = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+    return packed.get(onnx.TensorProto.DataType.Name(tensor.data_type))
 
 
 def texts(message: Any) -> Iterator[tuple[str, Any]]:
@@ -145,10 +130,8 @@ def outline(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _put(message: Any, name: str, value: Any) -> None:
     if isinstance(value, str | bytes | int | float):
         setattr(message, name, value)
-    elif hasattr(value, "CopyFrom"):
-        getattr(message, name).CopyFrom(value)
     else:
-        getattr(message, name).extend(value)
+        getattr(message, name).MergeFrom(value)
 
 
 def external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, int]:
@@ -161,7 +144,7 @@ def external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, i
         )
     try:
         path = folder / inside(folder, location).relative_to(folder.resolve())
-    except BadInput as error:
+    except (BadInput, ValueError) as error:  # a name that holds a zero byte is a ValueError
         raise Unsafe(
             f"tensor {tensor.name!r} wants its data from {location!r}, which is outside the model's folder; "
             "put the data file itself (no link) beside the model"
@@ -188,30 +171,18 @@ def array(tensor: onnx.TensorProto, folder: Path | None) -> Array | None:
     """Return the content of a tensor; None when it has none (an outline) or it is external and no folder is given."""
     import onnx
 
-    if not is_external(tensor):
-        empty = not tensor.HasField("raw_data") and not _typed_fields(tensor) and math.prod(tensor.dims) > 0
-        return None if empty else _content(tensor)
-    if folder is None:
+    if is_external(tensor):
+        if folder is None:
+            return None
+        path, offset, length = external_range(tensor, folder)
+        if _bits(tensor) is None and length:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            mapped: Array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(tensor.dims))
+            return mapped
+        with path.open("rb") as file:
+            file.seek(offset)
+            tensor = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=file.read(length))
+    elif math.prod(tensor.dims) > 0 and not any(field.name.endswith("_data") for field, _ in tensor.ListFields()):
         return None
-    path, offset, length = external_range(tensor, folder)
-    inline = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    if _bits(tensor) is None and length:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        mapped: Array = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(tensor.dims))
-        return mapped
-    with path.open("rb") as file:
-        file.seek(offset)
-        inline.raw_data = file.read(length)
-    return _content(inline)
-
-
-def _content(tensor: onnx.TensorProto) -> Array:
-    import onnx
-
     content: Array = onnx.numpy_helper.to_array(tensor)
     return content
-
-
-def _typed_fields(tensor: onnx.TensorProto) -> bool:
-    fields = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
-    return any(len(getattr(tensor, field)) for field in fields)

@@ -18,7 +18,8 @@ from trimtab.core.files import digest_files, inside
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Contents, Model, TensorSpec, Work, Workload
 from trimtab.formats import torch_macs
-from trimtab.formats.torch_tracing import BATCH, FOREIGN_ERRORS, describe, first_line, import_torch, quiet, with_states
+from trimtab.formats.states import with_states
+from trimtab.formats.torch_tracing import BATCH, FOREIGN_ERRORS, describe, first_line, import_torch, quiet
 
 _HEADS = {
     "ForSequenceClassification": ("AutoModelForSequenceClassification", "logits"),
@@ -44,20 +45,19 @@ class HuggingFaceFormat:
             BadInput: A file is missing, or the weights don't fit the configuration.
         """
         path = Path(source).absolute()
-        files = _files(path)
-        module = self._build(path)
-        names = [module.answer]
         try:
-            signature = describe(module, _inputs(_config(path), path), names)
+            module = _built(path)
+            signature = describe(module, _inputs(_config(path), path), [module.answer])
         except FOREIGN_ERRORS as error:
-            raise BadInput(f"the model in {path} can't run: {first_line(error)}") from error
+            raise BadInput(
+                f"the model in {path} can't be opened: {first_line(error)}; fetch the folder again"
+            ) from error
         signature = with_states(signature, opening.states)
-        return Model(format=self.name, path=path, digest=digest_files(files), signature=signature)
+        return Model(format=self.name, path=path, digest=digest_files(_files(path)), signature=signature)
 
     def load(self, model: Model) -> Any:
         """Return the model as a module that takes the inputs by name and returns its answer."""
-        _files(model.path)
-        return self._build(model.path)
+        return _built(model.path)
 
     def contents(self, model: Model) -> Contents:
         """Return the kinds of layers and the parameters of the network, tied ones once."""
@@ -67,34 +67,35 @@ class HuggingFaceFormat:
         """Return the multiply-accumulates of one call, counted on the graph that torch.export makes."""
         return torch_macs.work(model, workload)
 
-    def _build(self, path: Path) -> Any:
-        torch = import_torch("opening a Hugging Face model")
-        try:
-            import transformers
-            from safetensors import SafetensorError
-        except ImportError as error:
-            raise MissingExtra("transformers", "text", "opening a Hugging Face model") from error
-        config = _config(path)
-        kind, output = _head(config)
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            with quiet():
-                network, problems = getattr(transformers, kind).from_pretrained(
-                    path,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                )
-        except (*FOREIGN_ERRORS, SafetensorError) as error:
-            raise BadInput(f"transformers can't open {path}: {first_line(error)}") from error
-        missing = sorted(name for name in problems["missing_keys"] if "pooler" not in name or output == "logits")
-        if missing:
-            raise BadInput(
-                f"the weights in {path} lack {', '.join(missing[:5])}, which {kind} needs; save the whole model"
+
+def _built(path: Path) -> Any:
+    """Return the module of a folder whose files have been checked."""
+    _files(path)
+    torch = import_torch("opening a Hugging Face model")
+    try:
+        import transformers
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise MissingExtra("transformers", "text", "opening a Hugging Face model") from error
+    config = _config(path)
+    kind, output = _head(config)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        with quiet():
+            network, problems = getattr(transformers, kind).from_pretrained(
+                path,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
-        return _wrapper(network.eval(), output, _pooling(path))
+    except (*FOREIGN_ERRORS, SafetensorError) as error:
+        raise BadInput(f"transformers can't open {path}: {first_line(error)}") from error
+    missing = sorted(name for name in problems["missing_keys"] if "pooler" not in name or output == "logits")
+    if missing:
+        raise BadInput(f"the weights in {path} lack {', '.join(missing[:5])}, which {kind} needs; save the whole model")
+    return _wrapper(network.eval(), output, _pooling(path))
 
 
 def _wrapper(network: Any, output: str, pooling: tuple[str, bool] | None) -> Any:

@@ -11,7 +11,8 @@ from trimtab.core.files import disk_errors, make_folder, write_bytes
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Contents, Model, Work, Workload
 from trimtab.formats import graph as graphs
-from trimtab.formats.onnx_signature import States, signature
+from trimtab.formats.onnx_signature import signature
+from trimtab.formats.states import States
 
 if TYPE_CHECKING:
     import onnx
@@ -76,13 +77,13 @@ class OnnxFormat:
         return count_macs(_parsed(model.path), workload, model.path.parent)
 
 
-def save(proto: onnx.ModelProto, path: Path, states: States | None = None, inline: int = _INLINE_LIMIT) -> Model:
+def save(proto: onnx.ModelProto, path: Path, states: States = (), inline: int = _INLINE_LIMIT) -> Model:
     """Write a model and return it opened; the same model always gives the same bytes. `proto` is not changed.
 
     Args:
         proto: The model, with all of its weights.
         path: Where to; external data become `path` + ".data" in the same folder.
-        states: Pairs of input and output that carry state; None looks for names that mean that.
+        states: Pairs of input and output that carry state; without any, looks for names that mean that.
         inline: Models of more weight than this, in bytes, get external data.
     """
     path = Path(path).absolute()
@@ -90,7 +91,7 @@ def save(proto: onnx.ModelProto, path: Path, states: States | None = None, inlin
     if sum(graphs.byte_size(tensor) for tensor in proto.graph.initializer) > inline:
         proto = _externalized(proto, path.with_name(path.name + ".data"))
     write_bytes(path, proto.SerializeToString(deterministic=True))
-    return OnnxFormat().open(str(path), Opening(folder=path.parent, states=states or ()))
+    return OnnxFormat().open(str(path), Opening(folder=path.parent, states=tuple(states)))
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
@@ -121,14 +122,14 @@ def _parsed(path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    if not path.exists():
-        raise BadInput(f"there is no file {path}; check the path")
-    if not path.is_file():
-        raise BadInput(f"{path} is a folder, not an ONNX file; give the .onnx file in it")
     try:
         content = path.read_bytes()
-    except PermissionError as error:
-        raise BadInput(f"no permission to read {path}; change its permissions") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadInput(f"there is no file {path}; check the path") from error
+    except IsADirectoryError as error:
+        raise BadInput(f"{path} is a folder, not an ONNX file; give the .onnx file in it") from error
+    except OSError as error:
+        raise BadInput(f"can't read {path}: {error.strerror}; change its permissions or copy it") from error
     _check_kind(path, content)
     proto = onnx.ModelProto()
     try:

@@ -99,7 +99,7 @@ Role = str | tuple[str, int]
 
 
 def _named(proto: onnx.ModelProto) -> Iterable[tuple[str, onnx.TensorProto]]:
-    for graph in graphs.graphs(proto.graph):
+    for graph in graphs.graphs(proto):
         yield from ((tensor.name, tensor) for tensor in graph.initializer)
         yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
     for node in graphs.nodes(proto):

@@ -1,43 +1,27 @@
-"""Counts the multiply-accumulates (MACs) of an ONNX graph, its quantized forms included.
-
-Conventions: convolution, matrix products, attention and recurrent cells count, with padding and the full attention
-square; biases, elementwise operators, normalization, softmax, pooling and data movement don't. The non-zero count
-leaves out the products with a weight that is zero (for integer weights: at its zero point); packed weights and
-products of two activations count as dense.
-"""
+"""Counts the multiply-accumulates (MACs) of an ONNX graph, its quantized forms included; `formats/macs.py` says how."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from trimtab.core.values import Layer, Work, Workload
 from trimtab.formats import graph as graphs
-from trimtab.formats.onnx_shapes import MALFORMED, MICROSOFT, Scope, Visit, domain_of, walk
+from trimtab.formats.macs import Part, Share, UnknownError, counted, einsum_macs, share_kept, uncounted, within
+from trimtab.formats.onnx_inference import MICROSOFT, Visit, domain_of
+from trimtab.formats.onnx_shapes import walk
 
 if TYPE_CHECKING:
     import onnx
 
-    from trimtab.core.protocols import Array
+Rule = Callable[[Visit], list[Part]]
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """MACs of one product; the inputs that may hold its weight, and the input that holds the weight's zero point."""
-
-    macs: int
-    weights: tuple[int, ...] = ()
-    zero: int | None = None
-
-
-class UnknownError(Exception):
-    """The MACs of an operator can't be determined; the message says why."""
+_TRANSPARENT = ("Cast", "DequantizeLinear", "Flatten", "Identity", "QuantizeLinear", "Reshape", "Squeeze", "Transpose",
+                "Unsqueeze")  # fmt: skip
 
 
 def count_macs(proto: onnx.ModelProto, workload: Workload, folder: Path | None = None) -> Work:
@@ -51,155 +35,55 @@ def count_macs(proto: onnx.ModelProto, workload: Workload, folder: Path | None =
     from trimtab.formats.onnx_signature import signature
 
     shapes = workload.shapes(signature(proto, states=()))
-    count = _Count(folder)
-    return count.total(walk(proto, shapes, folder))
+    return _total(walk(proto, shapes, folder), folder)
 
 
-class _Count:
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self.nonzero: dict[tuple[int, str | None], tuple[int, int]] = {}
-
-    def total(self, visits: Iterable[Visit]) -> Work:
-        layers: list[Layer] = []
-        excluded: Counter[str] = Counter()
-        for visit in visits:
-            found = self._node(visit)
-            layers.extend(found.layers)
-            excluded.update(dict(found.excluded))
-        return Work(layers=tuple(layers), excluded=tuple(excluded.most_common()))
-
-    def _node(self, visit: Visit) -> Work:
-        node = visit.node
-        key = (domain_of(node), node.op_type)
-        if visit.bodies or visit.times is None:
-            return self._control(visit)
-        if key in _MACS:
-            return Work(layers=(self._layer(visit, _MACS[key]),))
-        if is_excluded(*key):
-            return Work(layers=(), excluded=((node.op_type, 1),))
-        reason = "there is no rule for this operator"
-        return Work(layers=(Layer(name=_name(node), operator=_operator(node), macs=None, reason=reason),))
-
-    def _control(self, visit: Visit) -> Work:
-        name = _name(visit.node)
-        inner = [self.total(body) for body in visit.bodies]
-        if not inner:
-            reason = "its subgraph can't be followed"
-            return Work(layers=(Layer(name=name, operator=_operator(visit.node), macs=None, reason=reason),))
-        larger = max(inner, key=lambda work: work.macs)
-        open_ends = tuple(layer for work in inner if work is not larger for layer in work.uncounted)
-        layers = tuple(repeated(layer, name, visit.times) for layer in (*larger.layers, *open_ends))
-        excluded = Counter({visit.node.op_type: 1}) + Counter(dict(larger.excluded))
-        return Work(layers=layers, excluded=tuple(excluded.most_common()))
-
-    def _layer(self, visit: Visit, rule: Callable[[Visit], list[Part]]) -> Layer:
-        layer = Layer(name=_name(visit.node), operator=_operator(visit.node), macs=None)
-        try:
-            parts = rule(visit)
-        except UnknownError as error:
-            return replace(layer, reason=str(error))
-        except MALFORMED as error:
-            return replace(layer, reason=f"its inputs or attributes are not as they should be ({error!r})")
-        nonzero = sum(self._nonzero(visit, part) for part in parts)
-        return replace(layer, macs=sum(part.macs for part in parts), nonzero=nonzero)
-
-    def _nonzero(self, visit: Visit, part: Part) -> int:
-        found = part.macs
-        for index in part.weights:
-            if visit.has(index):
-                zero = visit.node.input[part.zero] if part.zero is not None and visit.has(part.zero) else None
-                kept, size = self._kept(visit.scope, visit.node.input[index], zero)
-                found = min(found, part.macs * kept // size)
-        return found
-
-    def _kept(self, scope: Scope, name: str, zero: str | None) -> tuple[int, int]:
-        """Return how many elements of a weight are not zero, and how many there are; (1, 1) when it is no weight."""
-        tensor, zero = _origin(scope, name, zero)
-        if tensor is None:
-            return (1, 1)
-        key = (id(tensor), zero)
-        if key not in self.nonzero:
-            self.nonzero[key] = _count_nonzero(tensor, scope.weights.get(zero or ""), self.folder)
-        return self.nonzero[key]
+def _total(visits: Iterable[Visit], folder: Path | None) -> Work:
+    layers: list[Layer] = []
+    excluded: Counter[str] = Counter()
+    for visit in visits:
+        node, domain = visit.node, domain_of(visit.node)
+        name = node.name or next((name for name in node.output if name), node.op_type)
+        operator = f"{domain}.{node.op_type}" if domain else node.op_type
+        rule = _RULES.get((domain, node.op_type))
+        if visit.bodies:
+            inner = within(name, [_total(body, folder) for body in visit.bodies], visit.times)
+            layers.extend(inner.layers)
+            excluded.update(dict(inner.excluded))
+            excluded[node.op_type] += 1
+        elif visit.times is None:
+            layers.append(uncounted(name, operator, "its subgraph can't be followed"))
+        elif rule is not None:
+            layers.append(counted(name, operator, partial(rule, visit), partial(_share, visit, folder)))
+        elif _is_excluded(domain, node.op_type):
+            excluded[node.op_type] += 1
+        else:
+            layers.append(uncounted(name, operator))
+    return Work(layers=tuple(layers), excluded=tuple(excluded.most_common()))
 
 
-def _origin(scope: Scope, name: str, zero: str | None) -> tuple[onnx.TensorProto | None, str | None]:
-    """Follow a weight back through what does not change which of its elements are zero."""
+def _share(visit: Visit, folder: Path | None, part: Part, index: int) -> Share:
+    """Follow an input back to a weight, through what does not change which of its elements are zero."""
+    if not visit.has(index):
+        return (1, 1)
+    scope, name = visit.scope, visit.node.input[index]
+    zero = visit.node.input[part.zero] if part.zero is not None and visit.has(part.zero) else ""
+    seen: set[str] = set()  # a broken graph may turn in a circle
     while name not in scope.weights:
         node = scope.producers.get(name)
-        if node is None or node.op_type not in _TRANSPARENT:
-            return None, None
+        if node is None or node.op_type not in _TRANSPARENT or name in seen:
+            return (1, 1)
+        seen.add(name)
         name = node.input[0]
         if node.op_type == "DequantizeLinear":
-            zero = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    return scope.weights[name], zero
-
-
-_TRANSPARENT = frozenset(
-    {
-        "Cast",
-        "DequantizeLinear",
-        "Flatten",
-        "Identity",
-        "QuantizeLinear",
-        "Reshape",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-
-
-def _count_nonzero(tensor: Any, zero: Any, folder: Path | None) -> tuple[int, int]:
-    content = graphs.array(tensor, folder)
-    if content is None or content.size == 0:
+            zero = node.input[2] if len(node.input) > 2 else ""
+    content = graphs.array(scope.weights[name], folder)
+    if content is None:
         return (1, 1)
-    return share_kept(content, graphs.array(zero, folder) if zero is not None else None)
+    return share_kept(content, graphs.array(scope.weights[zero], folder) if zero in scope.weights else None)
 
 
-def share_kept(content: Array, zero: Array | None) -> tuple[int, int]:
-    """Return how many elements of a weight are not zero (not at their zero point), and how many there are."""
-    if content.dtype.kind not in "iuf":
-        content = content.astype(np.float32)  # bfloat16 and smaller
-    if zero is None or not zero.astype(np.float32).any():
-        return int(np.count_nonzero(content)), content.size
-    return int(np.count_nonzero(content != _spread(zero.astype(content.dtype), content.shape))), content.size
-
-
-def _spread(point: Array, shape: tuple[int, ...]) -> Array:
-    """Return zero points, one in all or one per channel, in a form that broadcasts against the weight."""
-    if point.size == 1:
-        return point.reshape(())
-    axis = next((axis for axis, size in enumerate(shape) if size == point.size), None)
-    if point.ndim == len(shape) or axis is None:
-        return point if _broadcasts(point.shape, shape) else np.zeros((), point.dtype)
-    return point.reshape([-1 if at == axis else 1 for at in range(len(shape))])
-
-
-def _broadcasts(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return len(given) == len(shape) and all(a in (1, b) for a, b in zip(given, shape, strict=True))
-
-
-def repeated(layer: Layer, outer: str, times: int | None) -> Layer:
-    """Return a layer inside another one that runs it that often; None is not known."""
-    name = f"{outer}/{layer.name}"
-    if layer.macs is None:
-        return replace(layer, name=name)
-    if times is None:
-        return replace(layer, name=name, macs=None, nonzero=None, reason="it is in a loop of unknown length")
-    return replace(layer, name=name, macs=layer.macs * times, nonzero=(layer.nonzero or 0) * times)
-
-
-def _name(node: onnx.NodeProto) -> str:
-    return str(node.name or next((name for name in node.output if name), node.op_type))
-
-
-def _operator(node: onnx.NodeProto) -> str:
-    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-
-
-def is_excluded(domain: str, operator: str) -> bool:
+def _is_excluded(domain: str, operator: str) -> bool:
     """Say whether an operator is known and by convention no multiply-accumulate."""
     from onnx import defs
 
@@ -284,35 +168,6 @@ def _einsum(visit: Visit) -> list[Part]:
     return [Part(einsum_macs(graphs.attribute(visit.node, "equation"), shapes), (0, 1))]
 
 
-def einsum_macs(equation: str, shapes: Sequence[tuple[int, ...]]) -> int:
-    """Return the product of the sizes of all indices, 0 where nothing is summed over.
-
-    Raises:
-        UnknownError: There are more than two operands: their order decides.
-    """
-    terms, arrow, result = equation.replace(" ", "").partition("->")
-    operands = terms.split(",")
-    if len(operands) > 2:
-        raise UnknownError("an Einsum of more than two operands has no single order")
-    if len(operands) == 1:
-        return 0
-    sizes: dict[str, int] = {}
-    for operand, shape in zip(operands, shapes, strict=True):
-        for index, size in _index_sizes(operand, shape).items():
-            sizes[index] = max(size, sizes.get(index, 1))
-    kept = result if arrow else "".join(name for name in terms if terms.count(name) == 1)
-    summed = [name for name in sizes if len(name) == 1 and name not in kept]
-    return math.prod(sizes.values()) if summed else 0
-
-
-def _index_sizes(operand: str, shape: tuple[int, ...]) -> dict[str, int]:
-    """Return sizes by index; the axes of an ellipsis are named from the right, so that they meet when broadcast."""
-    before, dots, after = operand.partition("...")
-    hidden = len(shape) - len(before) - len(after) if dots else 0
-    names = [*before, *(f"...{place}" for place in range(hidden, 0, -1)), *after]
-    return dict(zip(names, shape, strict=True))
-
-
 def _recurrent(visit: Visit) -> list[Part]:
     """Steps × batch × elements of both weights: directions × gates × hidden size × (input size + hidden size)."""
     x, weight, recurrence = _input(visit, 0), _input(visit, 1), _input(visit, 2)
@@ -385,40 +240,29 @@ def _linear_model(visit: Visit) -> list[Part]:
     return [Part(rows * len(graphs.attribute(visit.node, "coefficients", ())))]
 
 
-_MACS: dict[tuple[str, str], Callable[[Visit], list[Part]]] = {
-    ("", "Conv"): _conv(1),
-    ("", "CausalConvWithState"): _conv(1),
-    ("", "DeformConv"): _conv(1),
-    ("", "ConvInteger"): _conv(1, zero=3),
-    ("", "QLinearConv"): _conv(3, zero=5),
-    ("", "ConvTranspose"): _conv_transpose,
-    ("", "MatMul"): _matmul(1),
-    ("", "Gemm"): _matmul(1),
-    ("", "MatMulInteger"): _matmul(1, zero=3),
-    ("", "QLinearMatMul"): _matmul(3, zero=5),
-    ("", "Einsum"): _einsum,
-    ("", "LSTM"): _recurrent,
-    ("", "GRU"): _recurrent,
-    ("", "RNN"): _recurrent,
-    ("", "Attention"): _standard_attention,
-    ("ai.onnx.ml", "LinearClassifier"): _linear_model,
-    ("ai.onnx.ml", "LinearRegressor"): _linear_model,
+_RULES: dict[tuple[str, str], Rule] = {
+    **{("", name): _conv(1) for name in ("Conv", "CausalConvWithState", "DeformConv")},
     (MICROSOFT, "FusedConv"): _conv(1),
-    (MICROSOFT, "QLinearConv"): _conv(3, zero=5),
-    (MICROSOFT, "DynamicQuantizeLSTM"): _recurrent,
-    (MICROSOFT, "FusedMatMul"): _matmul(1),
-    (MICROSOFT, "FusedMatMulActivation"): _matmul(1),
-    (MICROSOFT, "TransposeMatMul"): _matmul(1),
-    (MICROSOFT, "FusedGemm"): _matmul(1),
-    (MICROSOFT, "GemmFastGelu"): _matmul(1),
-    (MICROSOFT, "MatMulInteger16"): _matmul(1),
-    (MICROSOFT, "QGemm"): _matmul(3, zero=5),
-    (MICROSOFT, "DynamicQuantizeMatMul"): _matmul(1, zero=3),
+    ("", "ConvInteger"): _conv(1, zero=3),
+    **dict.fromkeys((("", "QLinearConv"), (MICROSOFT, "QLinearConv")), _conv(3, zero=5)),
+    ("", "ConvTranspose"): _conv_transpose,
+    **dict.fromkeys((("", "MatMul"), ("", "Gemm")), _matmul(1)),
+    **{
+        (MICROSOFT, name): _matmul(1)
+        for name in (
+            "FusedGemm", "FusedMatMul", "FusedMatMulActivation", "GemmFastGelu", "MatMulInteger16", "TransposeMatMul"
+        )
+    },
+    **dict.fromkeys((("", "MatMulInteger"), (MICROSOFT, "DynamicQuantizeMatMul")), _matmul(1, zero=3)),
+    **dict.fromkeys((("", "QLinearMatMul"), (MICROSOFT, "QGemm")), _matmul(3, zero=5)),
     (MICROSOFT, "MatMulIntegerToFloat"): _matmul(1, zero=5),
-    (MICROSOFT, "MatMulNBits"): _packed_matmul,
-    (MICROSOFT, "MatMulBnb4"): _packed_matmul,
+    **dict.fromkeys(((MICROSOFT, "MatMulNBits"), (MICROSOFT, "MatMulBnb4")), _packed_matmul),
+    ("", "Einsum"): _einsum,
+    **dict.fromkeys((("", "LSTM"), ("", "GRU"), ("", "RNN"), (MICROSOFT, "DynamicQuantizeLSTM")), _recurrent),
+    ("", "Attention"): _standard_attention,
     (MICROSOFT, "Attention"): _fused_attention(past=4),
     (MICROSOFT, "QAttention"): _fused_attention(past=8, zero=7),
     (MICROSOFT, "MultiHeadAttention"): _multi_head,
     (MICROSOFT, "GroupQueryAttention"): _grouped,
-}
+    **dict.fromkeys((("ai.onnx.ml", "LinearClassifier"), ("ai.onnx.ml", "LinearRegressor")), _linear_model),
+}  # fmt: skip

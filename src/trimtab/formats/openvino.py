@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -16,6 +16,8 @@ from trimtab.core.files import digest_files, disk_errors, make_folder
 from trimtab.core.process import silence_telemetry
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Contents, Model, Signature, TensorSpec, Work, Workload
+from trimtab.formats.macs import MALFORMED
+from trimtab.formats.torch_tracing import quiet
 
 if TYPE_CHECKING:
     from trimtab.formats.openvino_macs import Sizes
@@ -55,12 +57,10 @@ class OpenVinoFormat:
             raise BadInput(
                 "the states of an OpenVINO model can't be named; give the ONNX or PyTorch model it was made of"
             )
-        root = _parsed(path)
-        try:
+        with _whole(path):
+            root = _parsed(path)
             _check_weights(root, path)
             signature = _signature(root, path)
-        except (KeyError, ValueError) as error:
-            raise BadInput(f"{path} is not a whole OpenVINO model ({error!r}); convert it again") from error
         return Model(format=self.name, path=path, digest=digest_files(_files(path)), signature=signature)
 
     def load(self, model: Model) -> Any:
@@ -69,13 +69,14 @@ class OpenVinoFormat:
         try:
             return openvino.Core().read_model(model.path)
         except RuntimeError as error:
-            raise BadInput(f"openvino can't read {model.path}: {str(error).strip().splitlines()[-1]}") from error
+            raise BadInput(f"openvino can't read {model.path}: {_last_line(error)}; convert it again") from error
 
     def contents(self, model: Model) -> Contents:
         """Return the files, operators and parameters of the model, from the XML alone."""
         from trimtab.formats.openvino_macs import contents
 
-        return contents(_parsed(model.path), (model.path, _bin(model.path)))
+        with _whole(model.path):
+            return contents(_parsed(model.path), (model.path, _bin(model.path)))
 
     def work(self, model: Model, workload: Workload) -> Work:
         """Return the multiply-accumulates of one call; OpenVINO is asked only for sizes that the files leave free."""
@@ -84,7 +85,17 @@ class OpenVinoFormat:
         shapes = workload.shapes(model.signature)
         free = any(isinstance(size, str) for spec in model.signature.inputs for size in spec.shape)
         sizes = _sizes(self.load(model), model.signature, shapes) if free else None
-        return count_macs(_parsed(model.path), _bin(model.path), sizes)
+        with _whole(model.path):
+            return count_macs(_parsed(model.path), _bin(model.path), sizes)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn whatever a graph lacks into one clear line."""
+    try:
+        yield
+    except MALFORMED as error:
+        raise BadInput(f"{path} is not a whole OpenVINO model ({error!r}); convert it again") from error
 
 
 def _sizes(graph: Any, signature: Signature, shapes: Mapping[str, Sequence[int | str]]) -> Sizes:
@@ -95,8 +106,7 @@ def _sizes(graph: Any, signature: Signature, shapes: Mapping[str, Sequence[int |
     try:
         graph.reshape({port: openvino.PartialShape(shape) for port, shape in ports})
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise BadInput(f"openvino can't give the model inputs of shapes {given}: {reason}") from error
+        raise BadInput(f"openvino can't give the model inputs of shapes {given}: {_last_line(error)}") from error
     return {op.get_friendly_name(): (_of(op.inputs()), _of(op.outputs())) for op in graph.get_ordered_ops()}
 
 
@@ -106,12 +116,6 @@ def _of(ports: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
         tuple(size.get_length() if size.is_static else -1 for size in shape) if shape.rank.is_static else (-1,)
         for shape in shapes
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Port:
-    layer: str
-    port: str
 
 
 def import_openvino(purpose: str) -> Any:
@@ -198,7 +202,7 @@ def _check_weights(root: ElementTree.Element, path: Path) -> None:
 def _signature(root: ElementTree.Element, path: Path) -> Signature:
     layers = {layer.get("id", ""): layer for layer in root.findall("./layers/layer")}
     edges = [edge.attrib for edge in root.findall("./edges/edge")]
-    sources = {_Port(e["to-layer"], e["to-port"]): _Port(e["from-layer"], e["from-port"]) for e in edges}
+    sources = {(e["to-layer"], e["to-port"]): (e["from-layer"], e["from-port"]) for e in edges}
     inputs, outputs = [], []
     for number, layer in layers.items():
         if layer.get("type") == "Parameter":
@@ -209,11 +213,11 @@ def _signature(root: ElementTree.Element, path: Path) -> Signature:
             inputs.append(_spec(_name(port, layer), data.get("element_type", ""), shape))
         elif layer.get("type") == "Result":
             port = layer.find("./input/port")
-            source = sources.get(_Port(number, port.get("id", ""))) if port is not None else None
-            if port is None or source is None or source.layer not in layers:
+            source = sources.get((number, port.get("id", ""))) if port is not None else None
+            if port is None or source is None or source[0] not in layers:
                 raise BadInput(f"{path} has an output that nothing feeds; convert it again")
-            giver = layers[source.layer]
-            origin = next((p for p in giver.findall("./output/port") if p.get("id") == source.port), port)
+            giver = layers[source[0]]
+            origin = next((p for p in giver.findall("./output/port") if p.get("id") == source[1]), port)
             named = layer.get("output_names", "").split(",")[0]
             dims = [dim.text or "-1" for dim in port.findall("dim")]
             outputs.append(_spec(named or _name(origin, giver), origin.get("precision", "").lower(), dims))
@@ -235,13 +239,18 @@ def _spec(name: str, kind: str, shape: list[str]) -> TensorSpec:
     return TensorSpec(name=name, dtype=_DTYPES.get(kind, kind), shape=sizes)
 
 
-def with_names(graph: Any, signature: Signature) -> Any:
-    """Return the `openvino.Model` with the names and free dimensions of a signature, its inputs in the same order.
+def converted(source: Any, signature: Signature) -> Any:
+    """Return the `openvino.Model` of an ONNX file or a PyTorch program, with the names and sizes of its signature.
 
     Raises:
-        Refused: The conversion lost or added an input or output.
+        Refused: OpenVINO can't convert it, or lost or added an input or output.
     """
     openvino = import_openvino("converting to OpenVINO")
+    try:
+        with quiet():
+            graph = openvino.convert_model(source)
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise Refused(f"openvino can't convert this model: {_last_line(error)}") from error
     for kind, ports, specs in (
         ("inputs", graph.inputs, signature.inputs),
         ("outputs", graph.outputs, signature.outputs),
@@ -252,15 +261,19 @@ def with_names(graph: Any, signature: Signature) -> Any:
             )
         for port, spec in zip(ports, specs, strict=True):
             port.get_tensor().set_names({spec.name})
-    graph.reshape({
-        spec.name: openvino.PartialShape([size if isinstance(size, int) else -1 for size in spec.shape])
-        for spec in signature.inputs
-    })  # fmt: skip
-    _number_names(graph)
+    shapes = {spec.name: [size if isinstance(size, int) else -1 for size in spec.shape] for spec in signature.inputs}
+    graph.reshape({name: openvino.PartialShape(shape) for name, shape in shapes.items()})
+    number_names(graph)
     return graph
 
 
-def _number_names(graph: Any) -> None:
+def _last_line(error: Exception) -> str:
+    """Return the line of an OpenVINO error that says something: the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__
+
+
+def number_names(graph: Any) -> None:
     """Replace names that OpenVINO numbers by a counter of the process, so that equal models are equal files."""
     graph.set_friendly_name("model")
     for number, operator in enumerate(graph.get_ordered_ops()):

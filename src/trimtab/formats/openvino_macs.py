@@ -1,6 +1,6 @@
 """Reads an OpenVINO graph (IR) as XML: its operators, parameters and multiply-accumulates. No framework is needed.
 
-Conventions are those of `formats/onnx_macs.py`. Sizes are those written at the ports of a layer, or, for a graph with
+`formats/macs.py` says what counts. Sizes are those written at the ports of a layer, or, for a graph with
 free dimensions, those that `sizes` gives by the layer's name.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
@@ -17,8 +17,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from trimtab.core.values import Contents, Layer, Work, options
-from trimtab.formats.onnx_macs import Part, UnknownError, einsum_macs, repeated, share_kept
-from trimtab.formats.onnx_shapes import MALFORMED
+from trimtab.formats.macs import Part, Share, counted, einsum_macs, share_kept, uncounted, within
 
 if TYPE_CHECKING:
     from trimtab.core.protocols import Array
@@ -38,6 +37,7 @@ _WEIGHTS = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloa
 _LOW = ("i8", "u8", "i4", "u4", "nf4", "f8e4m3", "f8e5m2")
 _TRANSPARENT = ("Convert", "FakeQuantize", "Multiply", "Reshape", "Squeeze", "Subtract", "Transpose", "Unsqueeze")
 _CONTROL_FLOW = ("If", "Loop", "TensorIterator")
+_BODIES = ("body", "then_body", "else_body")
 _WITHOUT_RULE = ("DFT", "IDFT", "RDFT", "IRDFT", "STFT", "Inverse", "PagedAttentionExtension")
 _NO_OPERATORS = ("Const", "Parameter", "Result")
 
@@ -74,14 +74,12 @@ class Graph:
 
     def content(self, layer: Element | None) -> Array | None:
         """Return the content of a constant, memory-mapped; None for what is none or is packed below a byte."""
-        data = layer.find("data") if layer is not None and layer.get("type") == "Const" else None
-        dtype = _STORED.get(data.get("element_type", "")) if data is not None else None
-        if data is None or dtype is None:
+        if layer is None or layer.get("type") != "Const":
             return None
-        shape = _numbers(data.get("shape", ""))
-        if not math.prod(shape):
+        dtype, shape = _STORED.get(_attribute(layer, "element_type")), _numbers(_attribute(layer, "shape"))
+        if dtype is None or not math.prod(shape):
             return None
-        found: Array = np.memmap(self.weights, dtype, "r", int(data.get("offset", 0)), shape or (1,))
+        found: Array = np.memmap(self.weights, dtype, "r", int(_attribute(layer, "offset", "0")), shape or (1,))
         return found
 
 
@@ -103,11 +101,11 @@ def contents(root: Element, files: tuple[Path, ...]) -> Contents:
 
 def is_quantized(root: Element) -> str | None:
     """Say in words how a model is quantized already; None when it isn't."""
-    kinds = {data.get("element_type") for layer in root.iter("layer") for data in layer.findall("data")}
     if any(layer.get("type") == "FakeQuantize" for layer in root.iter("layer")):
         return "static, FakeQuantize"
-    low = sorted(_WEIGHTS[kind] for kind in kinds & set(_LOW) if kind)
-    return f"weights only ({', '.join(low)})" if low else None
+    constants = (layer for layer in root.iter("layer") if layer.get("type") == "Const")
+    low = {_attribute(layer, "element_type") for layer in constants} & set(_LOW)
+    return f"weights only ({', '.join(sorted(_WEIGHTS[kind] for kind in low))})" if low else None
 
 
 def count_parameters(root: Element, weights: Path) -> tuple[tuple[str, int], ...]:
@@ -117,15 +115,14 @@ def count_parameters(root: Element, weights: Path) -> tuple[tuple[str, int], ...
     bounds of FakeQuantize are none.
     """
     total: Counter[str] = Counter()
-    for body in (root, *root.iter("body"), *root.iter("then_body"), *root.iter("else_body")):
+    for body in (root, *(body for tag in _BODIES for body in root.iter(tag))):
         graph = Graph(body, weights)
         constants = _constants(graph)
         for number, layer in graph.layers.items():
-            data = layer.find("data")
-            if layer.get("type") != "Const" or data is None or number in constants:
+            if layer.get("type") != "Const" or number in constants:
                 continue
-            size = math.prod(_numbers(data.get("shape", "")))
-            dtype = _WEIGHTS.get(data.get("element_type", ""))
+            size = math.prod(_numbers(_attribute(layer, "shape")))
+            dtype = _WEIGHTS.get(_attribute(layer, "element_type"))
             if dtype is not None and size > 1:
                 total[dtype] += size
     return tuple(total.most_common())
@@ -151,10 +148,11 @@ def _behind_convert(graph: Graph, number: str) -> str:
 
 def _is_low(graph: Graph, layer: Element | None) -> bool:
     """Say whether a value comes from integers of few bits."""
-    while layer is not None and layer.get("type") in ("Convert", "Subtract"):
+    for _ in graph.layers:  # no more often: a broken graph may turn in a circle
+        if layer is None or layer.get("type") not in ("Convert", "Subtract"):
+            break
         layer = graph.source(layer, 0)
-    data = layer.find("data") if layer is not None and layer.get("type") == "Const" else None
-    return data is not None and data.get("element_type") in _LOW
+    return layer is not None and layer.get("type") == "Const" and _attribute(layer, "element_type") in _LOW
 
 
 def count_macs(root: Element, weights: Path, sizes: Sizes | None = None) -> Work:
@@ -169,63 +167,42 @@ def count_macs(root: Element, weights: Path, sizes: Sizes | None = None) -> Work
     layers: list[Layer] = []
     excluded: Counter[str] = Counter()
     for layer in graph.layers.values():
-        kind = str(layer.get("type"))
-        if kind in _CONTROL_FLOW:
-            inner = _control(graph, layer)
+        name, kind = str(layer.get("name")), str(layer.get("type"))
+        bodies = [count_macs(body, weights) for tag in _BODIES for body in layer.findall(tag)]
+        if bodies:
+            inner = within(name, bodies, 1 if kind == "If" else _turns(graph, layer))
             layers.extend(inner.layers)
             excluded.update(dict(inner.excluded))
-        if kind in _RULES:
+            excluded[kind] += 1
+        elif kind in _RULES:
             layers.append(_layer(graph, layer))
-        elif kind in _WITHOUT_RULE or not str(layer.get("version")).startswith("opset"):
-            reason = "there is no rule for this operator"
-            layers.append(Layer(name=str(layer.get("name")), operator=kind, macs=None, reason=reason))
+        elif kind in (*_CONTROL_FLOW, *_WITHOUT_RULE) or not str(layer.get("version")).startswith("opset"):
+            layers.append(uncounted(name, kind))
         elif kind not in _NO_OPERATORS:
             excluded[kind] += 1
     return Work(layers=tuple(layers), excluded=tuple(excluded.most_common()))
 
 
 def _layer(graph: Graph, layer: Element) -> Layer:
-    made = Layer(name=str(layer.get("name")), operator=str(layer.get("type")), macs=None)
-    shapes = graph.inputs(layer)
-    if any(size < 0 for shape in (*shapes, graph.output(layer)) for size in shape):
-        return replace(made, reason="its shape has a free dimension; name its length in the workload")
-    try:
-        parts = _RULES[made.operator](layer, shapes, graph.output(layer))
-    except UnknownError as error:
-        return replace(made, reason=str(error))
-    except MALFORMED as error:
-        return replace(made, reason=f"its inputs or attributes are not as they should be ({error!r})")
-    nonzero = sum(_nonzero(graph, layer, part) for part in parts)
-    return replace(made, macs=sum(part.macs for part in parts), nonzero=nonzero)
+    name, operator = str(layer.get("name")), str(layer.get("type"))
+    shapes, output = graph.inputs(layer), graph.output(layer)
+    if any(size < 0 for shape in (*shapes, output) for size in shape):
+        return uncounted(name, operator, "its shape has a free dimension; name its length in the workload")
+    return counted(name, operator, partial(_RULES[operator], layer, shapes, output), partial(_share, graph, layer))
 
 
-def _nonzero(graph: Graph, layer: Element, part: Part) -> int:
-    found = part.macs
-    for index in part.weights:
-        origin, zero = graph.source(layer, index), None
-        while origin is not None and origin.get("type") in _TRANSPARENT:
-            if origin.get("type") == "Subtract":
-                zero = graph.source(origin, 1)
-                zero = graph.source(zero, 0) if zero is not None and zero.get("type") == "Convert" else zero
-            origin = graph.source(origin, 0)
-        content = graph.content(origin)
-        if content is not None:
-            kept, size = share_kept(content, graph.content(zero))
-            found = min(found, part.macs * kept // size)
-    return found
-
-
-def _control(graph: Graph, layer: Element) -> Work:
-    """Return the work of a layer with bodies: of the larger branch, or of every turn of a loop."""
-    bodies = [body for name in ("body", "then_body", "else_body") for body in layer.findall(name)]
-    inner = [count_macs(body, graph.weights) for body in bodies]
-    if not inner:
-        return Work(layers=())
-    times = 1 if layer.get("type") == "If" else _turns(graph, layer)
-    larger = max(inner, key=lambda work: work.macs)
-    others = tuple(left for work in inner if work is not larger for left in work.uncounted)
-    layers = tuple(repeated(found, str(layer.get("name")), times) for found in (*larger.layers, *others))
-    return Work(layers=layers, excluded=larger.excluded)
+def _share(graph: Graph, layer: Element, part: Part, index: int) -> Share:
+    """Follow an input back to a constant, through what does not change which of its elements are zero."""
+    origin, zero = graph.source(layer, index), None
+    for _ in graph.layers:  # no more often: a broken graph may turn in a circle
+        if origin is None or origin.get("type") not in _TRANSPARENT:
+            break
+        if origin.get("type") == "Subtract":
+            zero = graph.source(origin, 1)
+            zero = graph.source(zero, 0) if zero is not None and zero.get("type") == "Convert" else zero
+        origin = graph.source(origin, 0)
+    content = graph.content(origin)
+    return (1, 1) if content is None else share_kept(content, graph.content(zero))
 
 
 def _turns(graph: Graph, layer: Element) -> int | None:

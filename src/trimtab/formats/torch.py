@@ -1,48 +1,34 @@
 """PyTorch modules: a factory (`package.module:function` or `file.py:function`) and its weights, kept as a folder.
 
-The folder holds `module.json` (how to build the module, its signature, its history) and `weights.safetensors`.
+The folder holds `module.json` (how to build the module, and its signature) and `weights.safetensors`.
 The factory's module may say more in optional attributes: `example_inputs` (tensors by input name, or a function that
 returns them), `dynamic_axes` (free dimensions, such as {"tokens": {0: "batch", 1: "sequence"}}) and `output_names`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from trimtab.core.codec import dumps, loads
-from trimtab.core.errors import BadInput, Unsafe
+from trimtab.core.errors import BadInput, TrimtabError, Unsafe
 from trimtab.core.files import digest_files, disk_errors, make_folder, whole_folder, write_text
 from trimtab.core.protocols import Opening
-from trimtab.core.values import (
-    Contents,
-    Model,
-    Options,
-    Signature,
-    Step,
-    TensorSpec,
-    Work,
-    Workload,
-    content_digest,
-)
+from trimtab.core.values import Contents, Model, Signature, TensorSpec, Work, Workload, content_digest
 from trimtab.formats import torch_macs
+from trimtab.formats.states import States, with_states
 from trimtab.formats.torch_export import module_to_model
-from trimtab.formats.torch_tracing import (
-    FOREIGN_ERRORS,
-    describe,
-    first_line,
-    forward_inputs,
-    import_torch,
-    with_states,
-)
+from trimtab.formats.torch_tracing import FOREIGN_ERRORS, describe, first_line, forward_inputs, import_torch
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*|.+\.py:[A-Za-z_]\w*")
 _RECIPE = "module.json"
@@ -56,15 +42,13 @@ class Recipe:
     """How to build a module again.
 
     `factory` is `package.module:function`, found in the folder `search_path`, or `/path/file.py:function`.
-    `aliases` are tensors that share the memory of another one; `history` the structural changes to replay after
-    building; `source` the digest of the code of the factory and of every layer it builds.
+    `aliases` are tensors that share the memory of another one; `source` is the digest of the code of the factory and of
+    every layer it builds.
     """
 
     factory: str
     search_path: str
-    arguments: Options = ()
     aliases: tuple[tuple[str, str], ...] = ()
-    history: tuple[Step, ...] = ()
     source: str
     signature: Signature
 
@@ -93,31 +77,20 @@ class TorchFormat:
                 f"{source} holds weights or a pickled module, which can't run without the code that builds the module; "
                 f"give its factory: package.module:function --weights {source}"
             )
-        import_torch("opening a PyTorch model")
-        code, module = _build(source, "", ())
+        code, module = _build(source)
         if opening.weights is not None:
             load_weights(module, opening.weights, opening.trust_pickle)
         inputs = _inputs(module, code, opening.example, source)
-        try:
-            signature = describe(module, inputs, tuple(getattr(code, "output_names", ())))
-        except FOREIGN_ERRORS as error:
-            raise BadInput(f"{source} can't run on its example inputs {_typed(inputs)}: {first_line(error)}") from error
+        signature = _described(module, inputs, tuple(getattr(code, "output_names", ())), source)
         return _save(module, source, code, with_states(signature, opening.states), opening.folder)
 
     def load(self, model: Model) -> Any:
         """Return the module with its weights, in evaluation mode; refuse when its code has changed since."""
         recipe = _read(model.path)
-        if recipe.history:
-            raise BadInput(
-                f"{model.path} was changed in structure ({recipe.history[0].label()}), which can't be replayed yet"
-            )
-        import_torch("loading a PyTorch model")
-        _, module = _build(recipe.factory, recipe.search_path, recipe.arguments)
+        _, module = _build(recipe.factory, recipe.search_path)
         if _source_digest(module, recipe.factory, recipe.search_path) != recipe.source:
             raise BadInput(f"the code of {recipe.factory} has changed since the model was opened; open it again")
-        from safetensors.torch import load_file
-
-        tensors = load_file(model.path / _WEIGHTS)
+        tensors = _read_safetensors(model.path / _WEIGHTS)
         tensors.update({alias: tensors[kept] for alias, kept in recipe.aliases})
         _fill(module, tensors, model.path / _WEIGHTS)
         return module
@@ -146,19 +119,16 @@ def save_module(
     example_inputs: Any,
     folder: Path,
     *,
-    factory: str | None = None,
     output_names: Sequence[str] = (),
     dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
-    states: Sequence[tuple[str, str]] = (),
+    states: States = (),
 ) -> Model:
-    """Save a live `nn.Module` to the folder and return it as a model.
+    """Save the program that torch.export makes of a live `nn.Module` to the folder and return it as a model.
 
     Args:
         module: The module; it is switched to evaluation mode while it is saved.
         example_inputs: A tensor or array, a sequence in the order of `forward`, or a mapping by name.
         folder: Where the model's files go.
-        factory: `package.module:function` that builds the module. With it the module itself is kept, which
-            techniques that change the structure need; without it the program that torch.export makes of it.
         output_names: Names for the outputs, in order.
         dynamic_axes: Free dimensions by input name and axis; by default the batch, where the module allows it.
         states: Pairs of a state input and the output that it is fed with.
@@ -169,24 +139,23 @@ def save_module(
     torch = import_torch("saving a PyTorch module")
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"this is a {type(module).__name__}, not a torch.nn.Module")
-    training = module.training
+    modes = [(part, part.training) for part in module.modules()]  # parts may be frozen while the whole trains
     module.eval()
     try:
         inputs = _freed(_specs(module, example_inputs), dynamic_axes or {})
-        try:
-            signature = with_states(describe(module, inputs, output_names), states)
-        except FOREIGN_ERRORS as error:
-            raise BadInput(
-                f"the module can't run on the example inputs {_typed(inputs)}: {first_line(error)}"
-            ) from error
-        if factory is None:
-            model = module_to_model(module, signature, folder)
-            return replace(model, signature=with_states(model.signature, states))
-        code, built = _build(factory, "", ())
-        _fill(built, module.state_dict(), Path("the live module"))
-        return _save(built, factory, code, signature, folder)
+        signature = with_states(_described(module, inputs, output_names, "the module"), states)
+        model = module_to_model(module, signature, folder)
+        return replace(model, signature=with_states(model.signature, states))
     finally:
-        module.train(training)
+        for part, mode in modes:
+            part.training = mode
+
+
+def _described(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str], what: str) -> Signature:
+    try:
+        return describe(module, inputs, output_names)
+    except FOREIGN_ERRORS as error:
+        raise BadInput(f"{what} can't run on its example inputs {_typed(inputs)}: {first_line(error)}") from error
 
 
 def load_weights(module: Any, path: Path, trust_pickle: bool = False) -> None:
@@ -233,7 +202,9 @@ def _read_checkpoint(path: Path, trust_pickle: bool) -> dict[str, Any]:
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise BadInput(f"{path} holds a {type(content).__name__} that is no state_dict; save module.state_dict()")
     tensors = dict(content)
     if tensors and all(name.startswith("module.") for name in tensors):  # as torch.nn.DataParallel names them
@@ -246,7 +217,7 @@ def _fill(module: Any, tensors: Mapping[str, Any], path: Path) -> None:
         missing, unexpected = module.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-        raise BadInput(f"the weights in {path} don't fit the module: {(lines or [str(error)])[0]}") from error
+        raise BadInput(f"the weights in {path} don't fit the module: {(lines or [first_line(error)])[0]}") from error
     problems = [f"missing: {_few(missing)}"] if missing else []
     problems += [f"not in the module: {_few(unexpected)}"] if unexpected else []
     if problems:
@@ -257,7 +228,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _build(factory: str, search_path: str, arguments: Options) -> tuple[ModuleType, Any]:
+def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
     """Return the factory's Python module and the module that it builds, in evaluation mode."""
     torch = import_torch("building a PyTorch model")
     code = _import(factory, search_path)
@@ -267,8 +238,10 @@ def _build(factory: str, search_path: str, arguments: Options) -> tuple[ModuleTy
         public = [word for word, value in vars(code).items() if callable(value) and not word.startswith("_")]
         raise BadInput(f"{code.__name__} has no {name!r}; it has: {_few(public) or 'nothing to call'}")
     try:
-        module = make if isinstance(make, torch.nn.Module) or not callable(make) else make(**dict(arguments))
-    except FOREIGN_ERRORS as error:
+        module = make if isinstance(make, torch.nn.Module) or not callable(make) else make()
+    except TrimtabError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever their code raises is told in one line
         raise BadInput(
             f"{factory} failed ({first_line(error)}); it must build the module when called without arguments"
         ) from error
@@ -287,18 +260,20 @@ def _import(factory: str, search_path: str) -> ModuleType:
                 sys.path.append(folder)
                 importlib.invalidate_caches()
         return importlib.import_module(where)
-    except FOREIGN_ERRORS as error:
+    except TrimtabError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever their code raises is told in one line
         raise BadInput(
             f"can't import {where} ({first_line(error)}); run from the folder it is in, or give file.py:function"
         ) from error
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own, so that two files called model.py don't meet."""
+    """Import a file under a name of its own: two files called model.py don't meet, nor do two states of one file."""
     path = path.resolve()
     if not path.is_file():
         raise BadInput(f"there is no file {path}; check the path")
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{path.stem}_{content_digest(str(path), digest_files([path]))[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -324,14 +299,15 @@ def _found_in(code: ModuleType) -> str:
 
 
 def _source_digest(module: Any, factory: str, search_path: str) -> str:
-    """Return the digest of the source files of the factory and of every layer's class, PyTorch's own left out."""
-    names = {type(layer).__module__ for layer in module.modules()} - {"builtins"}
+    """Return the digest of the source files of the factory and of every layer's class, PyTorch's own left out.
+
+    It depends neither on where the files lie nor on their order.
+    """
+    names = {type(layer).__module__ for layer in module.modules()}
     codes = {sys.modules[name] for name in names if not name.startswith("torch.") and name in sys.modules}
     codes.add(_import(factory, search_path))
-    files = sorted(
-        {Path(code.__file__) for code in codes if code.__file__ and Path(code.__file__).is_file()}, key=lambda f: f.name
-    )
-    return digest_files(files)
+    files = {Path(file) for file in (getattr(code, "__file__", None) for code in codes) if file}
+    return content_digest(*sorted(digest_files([file]) for file in files if file.is_file()))
 
 
 def _inputs(
@@ -357,8 +333,6 @@ def _inputs(
 
 def _specs(module: Any, given: Any) -> list[TensorSpec]:
     """Return example tensors or arrays as specifications with fixed sizes."""
-    import numpy as np
-
     torch = import_torch("opening a PyTorch model")
     takes, _ = forward_inputs(module)
     if isinstance(given, Mapping):
@@ -399,16 +373,15 @@ def _save(module: Any, factory: str, code: ModuleType, signature: Signature, fol
     source = _source_digest(module, factory, search_path)
     recipe = Recipe(factory=factory, search_path=search_path, aliases=aliases, source=source, signature=signature)
     folder = make_folder(folder.absolute())
-    temporary = folder / f".torch-{source[:12]}"
-    with whole_folder(temporary) as place, disk_errors(place):
-        save_file(tensors, place / _WEIGHTS)
-        write_text(place / _RECIPE, dumps(recipe, indent=1))
-    digest = _digest(temporary, recipe)
-    final = folder / f"torch-{digest[:12]}"
-    with whole_folder(final) as place:
-        for file in temporary.iterdir():
-            file.replace(place / file.name)
-    temporary.rmdir()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, disk_errors(folder):
+        written = Path(scratch)
+        save_file(tensors, written / _WEIGHTS)
+        write_text(written / _RECIPE, dumps(recipe, indent=1))
+        digest = _digest(written, recipe)
+        final = folder / f"torch-{digest[:12]}"
+        with whole_folder(final) as place:
+            for file in written.iterdir():
+                file.replace(place / file.name)
     return Model(format=TorchFormat.name, path=final, digest=digest, signature=signature)
 
 
@@ -442,7 +415,4 @@ def _read(path: Path) -> Recipe:
 
 def _digest(path: Path, recipe: Recipe) -> str:
     name = recipe.factory.rpartition(":")[2]
-    weights = digest_files([path / _WEIGHTS])
-    return content_digest(
-        weights, recipe.source, name, recipe.arguments, recipe.aliases, [repr(step) for step in recipe.history]
-    )
+    return content_digest(digest_files([path / _WEIGHTS]), recipe.source, name, recipe.aliases)

@@ -20,23 +20,18 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.files import digest_files, disk_errors, make_folder
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Contents, Model, Signature, Work, Workload, options
 from trimtab.formats import torch_macs
-from trimtab.formats.torch_tracing import (
-    FOREIGN_ERRORS,
-    export,
-    first_line,
-    import_torch,
-    program_signature,
-    quiet,
-    with_states,
-)
+from trimtab.formats.states import with_states
+from trimtab.formats.torch_tracing import FOREIGN_ERRORS, export, first_line, import_torch, program_signature, quiet
 
 _MEMBERS = re.compile(
     r"archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|models/model\.json"
@@ -93,16 +88,14 @@ class TorchExportFormat:
         make_folder(opening.folder)
         if opening.trust_pickle:
             program = _load(path)
-            return with_model_states(save_program(program, opening.folder, program_signature(program)), opening)
-        with tempfile.NamedTemporaryFile(dir=opening.folder, suffix=".pt2", delete=False) as file:
-            copy = Path(file.name)
-        try:
-            check(path, copy)
-            program = _load(copy)
-            signature = _kept_signature(copy) or program_signature(program)
-            return with_model_states(_placed(copy, opening.folder, signature), opening)
-        finally:
-            copy.unlink(missing_ok=True)
+            model = save_program(program, opening.folder, program_signature(program))
+        else:
+            with tempfile.TemporaryDirectory(dir=opening.folder) as scratch:
+                copy = Path(scratch) / "checked.pt2"
+                check(path, copy)
+                program = _load(copy)
+                model = _placed(copy, opening.folder, _kept_signature(copy) or program_signature(program))
+        return replace(model, signature=with_states(model.signature, opening.states))
 
     def load(self, model: Model) -> Any:
         """Return the `torch.export.ExportedProgram`; the file is checked again, for it may have travelled."""
@@ -111,7 +104,31 @@ class TorchExportFormat:
 
     def contents(self, model: Model) -> Contents:
         """Return the operators and parameters of the program, from its tables alone."""
-        return _contents(model.path)
+        with zipfile.ZipFile(model.path) as archive:
+            members = _members(archive, model.path)
+            weights = json.loads(archive.read(members[_CONFIGS[0]]))["config"].values()
+            document = json.loads(archive.read(members["models/model.json"]))
+        targets = [node["target"] for node in document["graph_module"]["graph"]["nodes"]]
+        names = [target.removeprefix("torch.ops.").removeprefix("aten.").partition(".")[0] for target in targets]
+        low = sorted({target.split(".")[3] for target in targets if target.startswith("torch.ops.quantized")})
+        # Tied weights are entries of their own that name the same bytes.
+        tensors = {
+            (entry["path_name"], str(entry["tensor_meta"])): entry["tensor_meta"]
+            for entry in weights
+            if entry["is_param"]
+        }
+        parameters: Counter[str] = Counter()
+        for tensor in tensors.values():
+            kind = _SCALAR_TYPES.get(tensor["dtype"], f"type {tensor['dtype']}")
+            parameters[kind] += math.prod(size["as_int"] for size in tensor["sizes"])
+        return Contents(
+            files=(model.path,),
+            operators=tuple(Counter(names).most_common()),
+            parameters=tuple(parameters.most_common()),
+            control_flow=tuple(sorted({target.split(".")[3] for target in targets if ".higher_order." in target})),
+            quantization=f"operators of PyTorch's quantized kind ({', '.join(low)})" if low else None,
+            facts=options(pytorch=document["torch_version"]),
+        )
 
     def work(self, model: Model, workload: Workload) -> Work:
         """Return the multiply-accumulates of one call, counted on the program's graph."""
@@ -125,8 +142,6 @@ def save_program(program: Any, folder: Path, signature: Signature) -> Model:
     program._example_inputs = None  # they would be pickled, and nobody needs them
     with tempfile.TemporaryDirectory(dir=folder) as scratch, disk_errors(folder):
         raw, copy = Path(scratch) / "raw.pt2", Path(scratch) / "checked.pt2"
-        from trimtab.core.codec import dumps
-
         try:
             with quiet():
                 torch.export.save(program, str(raw), extra_files={"trimtab.json": dumps(signature)})
@@ -149,40 +164,6 @@ def module_to_model(module: Any, signature: Signature, folder: Path) -> Model:
             raise free from None
     names = [spec.name for spec in signature.outputs]
     return save_program(program, folder, program_signature(program, signature.inputs, names))
-
-
-def with_model_states(model: Model, opening: Opening) -> Model:
-    """Return the model with the states that the user named."""
-    if not opening.states:
-        return model
-    signature = with_states(model.signature, opening.states)
-    return Model(format=model.format, path=model.path, digest=model.digest, signature=signature)
-
-
-def _contents(path: Path) -> Contents:
-    with zipfile.ZipFile(path) as archive:
-        members = _members(archive, path)
-        weights = json.loads(archive.read(members[_CONFIGS[0]]))["config"].values()
-        document = json.loads(archive.read(members["models/model.json"]))
-    targets = [node["target"] for node in document["graph_module"]["graph"]["nodes"]]
-    names = [target.removeprefix("torch.ops.").removeprefix("aten.").partition(".")[0] for target in targets]
-    low = sorted({target.split(".")[3] for target in targets if target.startswith("torch.ops.quantized")})
-    # Tied weights are entries of their own that name the same bytes.
-    tensors = {
-        (entry["path_name"], str(entry["tensor_meta"])): entry["tensor_meta"] for entry in weights if entry["is_param"]
-    }
-    parameters: Counter[str] = Counter()
-    for tensor in tensors.values():
-        kind = _SCALAR_TYPES.get(tensor["dtype"], f"type {tensor['dtype']}")
-        parameters[kind] += math.prod(size["as_int"] for size in tensor["sizes"])
-    return Contents(
-        files=(path,),
-        operators=tuple(Counter(names).most_common()),
-        parameters=tuple(parameters.most_common()),
-        control_flow=tuple(sorted({target.split(".")[3] for target in targets if ".higher_order." in target})),
-        quantization=f"operators of PyTorch's quantized kind ({', '.join(low)})" if low else None,
-        facts=options(pytorch=document["torch_version"]),
-    )
 
 
 def check(path: Path, copy: Path | None = None) -> None:
@@ -347,11 +328,9 @@ def _load(path: Path) -> Any:
 
 def _kept_signature(path: Path) -> Signature | None:
     """Return the signature that `save_program` put into the file, or None."""
-    from trimtab.core.codec import loads
-
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith("/extra/trimtab.json")]
-        return loads(Signature, archive.read(names[0]).decode()) if names else None
+        return loads(Signature, archive.read(names[0]).decode(errors="replace")) if names else None
 
 
 def _placed(copy: Path, folder: Path, signature: Signature) -> Model:

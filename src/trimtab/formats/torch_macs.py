@@ -1,8 +1,7 @@
 """Says what a PyTorch model holds, and counts the multiply-accumulates (MACs) of its exported ATen graph.
 
-The conventions are those of the ONNX counter: convolution, matrix products, attention and recurrent cells count, with
-padding and the full attention square; biases, elementwise operators, normalization, softmax, pooling and data movement
-don't. Counted before decomposition, so that CPU attention is one operator and not zero, as in PyTorch's own counter.
+`formats/macs.py` says what counts. Counted before decomposition, so that CPU attention is one operator and not zero, as
+in PyTorch's own counter.
 """
 
 from __future__ import annotations
@@ -10,35 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import BadInput
 from trimtab.core.values import Contents, Layer, Model, Signature, TensorSpec, Work, Workload, options
+from trimtab.formats.macs import Part, Share, UnknownError, counted, einsum_macs, uncounted
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, examples, export, first_line, import_torch, load_live, quiet
 
-Product = tuple[int, Any]
-"""MACs, and the graph node of the weight that they multiply with (None between activations)."""
-
-_MOVES = (
-    "t",
-    "transpose",
-    "permute",
-    "numpy_T",
-    "view",
-    "reshape",
-    "detach",
-    "contiguous",
-    "to",
-    "alias",
-    "unsqueeze",
-    "squeeze",
-)
+_MOVES = ("t", "transpose", "permute", "numpy_T", "view", "reshape", "detach", "contiguous", "to", "alias", "unsqueeze",
+          "squeeze")  # fmt: skip
 _UNCOUNTED = re.compile(
     r"bilinear|trilinear|cdist|_?fft_|linalg_|_native_multi_head_attention|_weight_int\d|_int_mm|_scaled_mm"
 )
-_NO_COMPUTE = ("quantized_decomposed",)
+_SPACES = ("aten", "prims", "python", "quantized_decomposed")
+"""Whose operators do no multiply-accumulates unless there is a rule for them, or they are among the uncounted."""
 
 
 def contents(model: Model, files: tuple[Path, ...]) -> Contents:
@@ -103,9 +90,18 @@ def count(program: Any, inputs: Sequence[TensorSpec]) -> Work:
             Recorder(module).run(*given, enable_io_processing=False)
     except FOREIGN_ERRORS as error:
         raise BadInput(f"this program can't be given inputs of these sizes ({first_line(error)})") from error
-    layers = [_layer(node, result, module) for node, result in seen]
-    others = Counter(_operator(node) for (node, _), layer in zip(seen, layers, strict=True) if layer is None)
-    return Work(layers=tuple(layer for layer in layers if layer), excluded=tuple(others.most_common()))
+    layers: list[Layer] = []
+    excluded: Counter[str] = Counter()
+    for node, result in seen:
+        operator, space = _operator(node), str(getattr(node.target, "namespace", "python"))
+        if space == "aten" and operator in _RULES:
+            rule = partial(_RULES[operator], node, result)
+            layers.append(counted(node.name, operator, rule, lambda _, weight: _share(weight, module)))
+        elif space not in _SPACES or _UNCOUNTED.match(operator):
+            layers.append(uncounted(node.name, operator, f"there is no rule for {space}.{operator}"))
+        else:
+            excluded[operator] += 1
+    return Work(layers=tuple(layers), excluded=tuple(excluded.most_common()))
 
 
 def _operator(node: Any) -> str:
@@ -113,33 +109,16 @@ def _operator(node: Any) -> str:
     return str(getattr(name, "__name__", name))
 
 
-def _layer(node: Any, result: Any, module: Any) -> Layer | None:
-    """Return the layer of a graph node, None where it does no multiply-accumulates by convention."""
-    operator, space = _operator(node), str(getattr(node.target, "namespace", "python"))
-    rule = _RULES.get(operator) if space == "aten" else None
-    if rule is None:
-        known = space in ("aten", "prims", "python", *_NO_COMPUTE) and not _UNCOUNTED.match(operator)
-        reason = f"no rule for {space}.{operator}"
-        return None if known else Layer(name=node.name, operator=operator, macs=None, reason=reason)
-    try:
-        products = rule(node, result)
-    except (ValueError, IndexError, TypeError, AttributeError) as error:
-        return Layer(name=node.name, operator=operator, macs=None, reason=first_line(error))
-    total = sum(macs for macs, _ in products)
-    nonzero = sum(round(macs * _share(weight, module)) for macs, weight in products)
-    return Layer(name=node.name, operator=operator, macs=total, nonzero=nonzero)
-
-
-def _share(node: Any, module: Any) -> float:
-    """Return the share of a weight's elements that aren't zero; 1 for activations."""
-    while node is not None and node.op == "call_function" and _operator(node) in _MOVES:
+def _share(node: Any, module: Any) -> Share:
+    """Follow an argument back to a weight, through what only moves its elements."""
+    while node.op == "call_function" and _operator(node) in _MOVES:
         node = node.args[0]
-    if node is None or node.op != "get_attr":
-        return 1.0
+    if node.op != "get_attr":
+        return (1, 1)
     value = module
     for part in node.target.split("."):
         value = getattr(value, part)
-    return float(value.count_nonzero()) / value.numel() if value.numel() else 1.0
+    return (int(value.count_nonzero()), value.numel()) if value.numel() else (1, 1)
 
 
 def _shape(node: Any) -> tuple[int, ...]:
@@ -154,70 +133,68 @@ def _size(result: Any) -> int:
     return math.prod(int(size) for size in result.shape)
 
 
-def _convolution(node: Any, result: Any) -> list[Product]:
+def _convolution(node: Any, result: Any) -> list[Part]:
     weight = _argument(node, 1, "weight")
     shape = _shape(weight)
     transposed = "transpose" in _operator(node) or (_operator(node) == "convolution" and node.args[6])
     swept = math.prod(_shape(_argument(node, 0, "input"))) if transposed else _size(result)
-    return [(swept * math.prod(shape) // shape[0], weight)]
+    return [Part(swept * math.prod(shape) // shape[0], (weight,))]
 
 
-def _product(left: int, right: int) -> Callable[[Any, Any], list[Product]]:
+def _product(left: int, right: int) -> Callable[[Any, Any], list[Part]]:
     """Return the rule for a matrix product whose factors are the arguments at these positions."""
 
-    def rule(node: Any, result: Any) -> list[Product]:
+    def rule(node: Any, result: Any) -> list[Part]:
         one, other = node.args[left], node.args[right]
-        macs = _size(result) * _shape(one)[-1]
-        return [(macs, other if _is_weight(other) else one if _is_weight(one) else None)]
+        return [Part(_size(result) * _shape(one)[-1], (one, other))]
 
     return rule
 
 
-def _is_weight(node: Any) -> bool:
-    while node.op == "call_function" and _operator(node) in _MOVES:
-        node = node.args[0]
-    return bool(node.op == "get_attr")
+def _summed_product(node: Any, result: Any) -> list[Part]:
+    """`addbmm(input, batch1, batch2)`, which adds up the products of all items."""
+    one, other = node.args[1:3]
+    return [Part(math.prod(_shape(one)) * _shape(other)[-1], (one, other))]
 
 
-def _einsum(node: Any, result: Any) -> list[Product]:
-    equation, factors = node.args[0].replace(" ", ""), node.args[1]
-    terms = equation.partition("->")[0].split(",")
-    if len(factors) != 2 or "." in equation:
-        raise ValueError("einsum of other than two factors, or with an ellipsis")
-    sizes = {letter: size for term, factor in zip(terms, factors, strict=True)
-             for letter, size in zip(term, _shape(factor), strict=True)}  # fmt: skip
-    return [(math.prod(sizes.values()), next((factor for factor in factors if _is_weight(factor)), None))]
+def _einsum(node: Any, result: Any) -> list[Part]:
+    equation, factors = node.args[:2]
+    return [Part(einsum_macs(equation, [_shape(factor) for factor in factors]), tuple(factors))]
 
 
-def _attention(node: Any, result: Any) -> list[Product]:
+def _attention(node: Any, result: Any) -> list[Part]:
     query, key, value = (_shape(_argument(node, at, name)) for at, name in enumerate(("query", "key", "value")))
-    return [(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]), None)]
+    return [Part(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))]
 
 
-def _recurrent(node: Any, result: Any) -> list[Product]:
+def _recurrent(node: Any, result: Any) -> list[Part]:
     """Every weight matrix is used once per item and step; `gru.input(input, hx, params, …)`, `lstm` likewise."""
     steps = math.prod(_shape(node.args[0])[:-1])
-    return [(steps * math.prod(_shape(weight)), weight) for weight in node.args[2] if len(_shape(weight)) == 2]
+    weights = [weight for weight in node.args[2] if len(_shape(weight)) == 2]
+    if not weights:
+        raise UnknownError("its weights are not where they should be: the sequences are packed")
+    return [Part(steps * math.prod(_shape(weight)), (weight,)) for weight in weights]
 
 
-def _cell(node: Any, result: Any) -> list[Product]:
+def _cell(node: Any, result: Any) -> list[Part]:
     items = math.prod(_shape(node.args[0])[:-1])
-    return [(items * math.prod(_shape(weight)), weight) for weight in node.args[2:4]]
+    return [Part(items * math.prod(_shape(weight)), (weight,)) for weight in node.args[2:4]]
 
 
-def _encoder_layer(node: Any, result: Any) -> list[Product]:
+def _encoder_layer(node: Any, result: Any) -> list[Part]:
     """`_transformer_encoder_layer_fwd(src, width, heads, qkv_w, qkv_b, proj_w, proj_b, …, ffn_w1, b, ffn_w2, b)`."""
     batch, length, width = _shape(node.args[0])
     weights = [node.args[at] for at in (3, 5, 14, 16)]
-    dense = [(batch * length * math.prod(_shape(weight)), weight) for weight in weights]
-    return [*dense, (2 * batch * length * length * width, None)]
+    dense = [Part(batch * length * math.prod(_shape(weight)), (weight,)) for weight in weights]
+    return [*dense, Part(2 * batch * length * length * width)]
 
 
-_RULES: Mapping[str, Callable[[Any, Any], list[Product]]] = {
+_RULES: dict[str, Callable[[Any, Any], list[Part]]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution),
     **dict.fromkeys(("linear", "matmul", "mm", "bmm", "mv", "dot", "inner"), _product(0, 1)),
-    **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv"), _product(1, 2)),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product(1, 2)),
+    "addbmm": _summed_product,
     **dict.fromkeys(("gru", "lstm", "rnn_tanh", "rnn_relu"), _recurrent),
     **dict.fromkeys(("gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"), _cell),
     "einsum": _einsum,

@@ -7,6 +7,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from trimtab.core.errors import BadInput, MissingExtra
@@ -15,9 +16,12 @@ from trimtab.core.values import Model, Signature, TensorSpec
 Sizes = Mapping[str, int]
 Call = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-FOREIGN_ERRORS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError,
-                  RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
+FOREIGN_ERRORS = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, NameError,
+                  OSError, RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
 """What the user's own modules and factories may raise; told to them in one line."""
+
+FORMATS = ("torch", "torch-export", "huggingface")
+"""The formats whose live models are PyTorch modules or exported programs."""
 
 BATCH = "batch"
 _PROBES = ((2, 3), (5, 7), (11, 13), (17, 19))
@@ -132,16 +136,12 @@ def describe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[s
     """
     if any(isinstance(size, str) for spec in inputs for size in spec.shape):
         return _probe(module, inputs, output_names)
-    freed = [_with_batch(spec) for spec in inputs]
+    freed = [replace(spec, shape=(BATCH, *spec.shape[1:])) if spec.shape else spec for spec in inputs]
     with contextlib.suppress(*FOREIGN_ERRORS, BadInput):
         found = _probe(module, freed, output_names)
         if all(spec.shape[:1] == (BATCH,) for spec in found.outputs):
             return found
     return _probe(module, inputs, output_names)
-
-
-def _with_batch(spec: TensorSpec) -> TensorSpec:
-    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=(BATCH, *spec.shape[1:]) if spec.shape else ())
 
 
 def _probe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str]) -> Signature:
@@ -173,26 +173,6 @@ def _probe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str
     if not outputs:
         raise BadInput("the module returns no tensor; return a tensor, a tuple of tensors or a dictionary of them")
     return Signature(inputs=tuple(inputs), outputs=tuple(outputs))
-
-
-def with_states(signature: Signature, states: Sequence[tuple[str, str]]) -> Signature:
-    """Return the signature with the given inputs as states, each fed by the output named beside it."""
-    fed = dict(states)
-    inputs = {spec.name for spec in signature.inputs}
-    outputs = {spec.name for spec in signature.outputs}
-    for state, output in states:
-        if state not in inputs or output not in outputs:
-            raise BadInput(
-                f"state {state}={output} is not an input and an output of the model; "
-                f"inputs: {', '.join(sorted(inputs))}; outputs: {', '.join(sorted(outputs))}"
-            )
-    marked = tuple(
-        TensorSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape, role="state", fed_by=fed[spec.name])
-        if spec.name in fed
-        else spec
-        for spec in signature.inputs
-    )
-    return Signature(inputs=marked, outputs=signature.outputs)
 
 
 def load_live(model: Model) -> Any:
@@ -250,13 +230,13 @@ def _specialized(program: Any, free: Mapping[str, Mapping[int, Any]]) -> list[st
     """Return the axes that were to be free but were fixed by the tracer."""
     return [
         f"{name} axis {axis}"
-        for name, shape in program_inputs(program).items()
+        for name, shape in _program_inputs(program).items()
         for axis in free.get(name, {})
         if isinstance(shape[1][axis], int)
     ]
 
 
-def program_inputs(program: Any) -> dict[str, tuple[str, tuple[int | str, ...]]]:
+def _program_inputs(program: Any) -> dict[str, tuple[str, tuple[int | str, ...]]]:
     """Return the user inputs of an exported program: name to dtype and shape; free dimensions are symbols."""
     wanted = set(program.graph_signature.user_inputs)
     return {
@@ -280,7 +260,7 @@ def program_signature(program: Any, inputs: Sequence[TensorSpec] | None = None, 
             free first axis is called "batch" and other free ones by their symbols.
         names: Names for the outputs.
     """
-    found = program_inputs(program)
+    found = _program_inputs(program)
     if not found:
         raise BadInput("this program takes no tensors as inputs, so there is nothing to feed")
     called: dict[str, str] = {}

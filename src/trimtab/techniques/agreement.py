@@ -8,25 +8,28 @@ import numpy as np
 
 from trimtab.core import plugins
 from trimtab.core.errors import Refused
-from trimtab.core.protocols import Arrays, Runtime
+from trimtab.core.protocols import Arrays
 from trimtab.core.values import Settings, Signature, Variant, Workload
 from trimtab.data import synthetic
 from trimtab.formats.torch_tracing import BATCH
 
-RELATIVE = 1e-3
-ABSOLUTE = 1e-4
+_RELATIVE = 1e-3
+_ABSOLUTE = 1e-4
 _BATCHES = (1, 3)
 _LENGTH = 16
 
 
-def check_agreement(before: Variant, after: Variant, seed: int, relative: float = RELATIVE) -> None:
+def check_agreement(before: Variant, after: Variant, seed: int) -> None:
     """Run both on the same random inputs at two batch sizes; raise `Refused` where their outputs differ.
 
-    Each output may differ by `relative` of its largest magnitude plus a small absolute amount.
+    Each output may differ by a thousandth of its largest magnitude plus a small absolute amount.
     """
     fixed = all(isinstance(spec.shape[0], int) for spec in after.model.signature.inputs if spec.shape)
     # Precision hints change numbers by design, so both run in the plain precision of their engine.
-    engines = [_runtime(variant).load(variant.on(_plain(variant))) for variant in (before, after)]
+    engines = [
+        plugins.make("runtimes", variant.settings.runtime).load(variant.on(_plain(variant)))
+        for variant in (before, after)
+    ]
     plain = _one_step(after.model.signature)
     # Short enough for any limit on positions; images keep their usual size.
     free = {size for spec in plain.inputs if len(spec.shape) != 4 for size in spec.shape[1:] if isinstance(size, str)}
@@ -41,7 +44,7 @@ def check_agreement(before: Variant, after: Variant, seed: int, relative: float 
             reason = (lines or [type(error).__name__])[-1][:200]
             raise Refused(f"the converted model fails with {batch} items where the original runs: {reason}") from error
         for name in ours:
-            _compare(name, ours, theirs, relative)
+            _compare(name, ours, theirs)
 
 
 def _one_step(signature: Signature) -> Signature:
@@ -55,12 +58,7 @@ def _plain(variant: Variant) -> Settings:
     return Settings(runtime=variant.settings.runtime, precision=precision, threads=variant.settings.threads)
 
 
-def _runtime(variant: Variant) -> Runtime:
-    runtime: Runtime = plugins.make("runtimes", variant.settings.runtime)
-    return runtime
-
-
-def _compare(name: str, ours: Arrays, theirs: Arrays, relative: float) -> None:
+def _compare(name: str, ours: Arrays, theirs: Arrays) -> None:
     if name not in theirs:
         raise Refused(f"the converted model has no output {name!r}; it has {', '.join(theirs)}")
     one, other = np.asarray(ours[name]), np.asarray(theirs[name])
@@ -68,7 +66,7 @@ def _compare(name: str, ours: Arrays, theirs: Arrays, relative: float) -> None:
         raise Refused(
             f"output {name!r} of the converted model has the shape {other.shape}, the original's is {one.shape}"
         )
-    allowed = ABSOLUTE + relative * float(np.nan_to_num(np.abs(one), posinf=0.0).max(initial=0.0))
+    allowed = _ABSOLUTE + _RELATIVE * float(np.nan_to_num(np.abs(one), posinf=0.0).max(initial=0.0))
     same = np.isclose(one, other, rtol=0.0, atol=allowed, equal_nan=True)
     if not same.all():
         worst = float(np.nanmax(np.abs(one.astype(np.float64) - other.astype(np.float64))))

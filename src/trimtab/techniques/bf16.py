@@ -10,14 +10,16 @@ import numpy as np
 from trimtab.core.errors import Refused
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Context
-from trimtab.core.values import Machine, Model, Settings, Step, Task, Variant, options
+from trimtab.core.values import Model, Step, Task, Variant
+from trimtab.formats import openvino
+from trimtab.formats.onnx import OnnxFormat
+from trimtab.formats.torch_tracing import FORMATS
 from trimtab.techniques.int8 import is_quantized
 from trimtab.techniques.simplify import saved
 
 if TYPE_CHECKING:
     import onnx
 
-_TORCH = ("torch", "torch-export", "huggingface")
 _LARGEST = float(np.finfo(np.float16).max)
 _WORTH = 64  # elements; a smaller tensor saves less than its cast takes
 
@@ -37,8 +39,8 @@ class Bf16:
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse quantized models, and PyTorch models where the processor has no bf16 arithmetic."""
         model = variant.model
-        if model.format in _TORCH:
-            return None if _computes(machine()) else "this processor has no bf16 arithmetic; nothing would be faster"
+        if model.format in FORMATS:
+            return None if _computes() else "this processor has no bf16 arithmetic; nothing would be faster"
         if model.format not in ("onnx", "openvino"):
             return f"bf16 works on onnx, openvino and PyTorch models, this one is {model.format}"
         if is_quantized(model):
@@ -47,31 +49,23 @@ class Bf16:
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """Return the variant with 16-bit weights and, where there is such arithmetic, the precision hint bf16."""
-        model = self._stored(variant, context)
-        step = Step(technique=self.name, options=options(), seed=context.seed)
-        return replace(variant.after(model, step), settings=_settings(variant.settings, machine()))
+        settings = variant.settings
+        if settings.runtime != "onnxruntime" and _computes():
+            settings = replace(settings, precision="bf16")
+        step = Step(technique=self.name, seed=context.seed)
+        return replace(variant.after(self._stored(variant, context), step), settings=settings)
 
     def _stored(self, variant: Variant, context: Context) -> Model:
         if variant.model.format == "onnx":
-            from trimtab.formats.onnx import OnnxFormat
-
             return saved(halved(OnnxFormat().load(variant.model)), variant, context.folder)
         if variant.model.format == "openvino":
-            from trimtab.formats.openvino import OpenVinoFormat, save
-
-            graph = OpenVinoFormat().load(variant.model)
-            return save(graph, context.folder, variant.model.signature, compress_to_fp16=True)
+            graph = openvino.OpenVinoFormat().load(variant.model)
+            return openvino.save(graph, context.folder, variant.model.signature, compress_to_fp16=True)
         return variant.model
 
 
-def _computes(found: Machine) -> bool:
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(found.flags))
-
-
-def _settings(settings: Settings, found: Machine) -> Settings:
-    if settings.runtime == "onnxruntime" or not _computes(found):
-        return settings
-    return replace(settings, precision="bf16")
+def _computes() -> bool:
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(machine().flags))
 
 
 def halved(proto: onnx.ModelProto) -> onnx.ModelProto:

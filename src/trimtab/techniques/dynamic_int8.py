@@ -9,19 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from trimtab.core.machine import machine
 from trimtab.core.protocols import Choices, Context
-from trimtab.core.values import Step, Task, Variant
-from trimtab.techniques.int8 import (
-    Calibrated,
-    kept,
-    onnx_settings,
-    options_of,
-    quantized,
-    refusal,
-    run_onnx,
-    saturates,
-)
+from trimtab.core.values import Settings, Task, Variant
+from trimtab.formats.onnx import OnnxFormat
+from trimtab.techniques.int8 import Calibrated, applied, reduces, refusal, run_onnx
 from trimtab.techniques.simplify import optimized, saved
 
 if TYPE_CHECKING:
@@ -49,20 +40,21 @@ class DynamicInt8:
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what isn't a float ONNX model, and a model without anything to quantize this way."""
         reason = refusal(variant, task, self.name, ("onnx",), calibrates=False)
-        if reason is None and not _kinds(variant.model.path) & _WEIGHTED.keys():
+        if reason is None and not _WEIGHTED.keys() & dict(OnnxFormat().contents(variant.model).operators):
             return "dynamic-int8 quantizes matrix products, LSTMs and embeddings; the model has none"
         return reason
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """Return the variant with its weights in int8."""
-        calibrated = self.prepare(variant, context)
-        step = Step(technique=self.name, options=options_of(self, reduce_range=self._reduces()), seed=context.seed)
-        return quantized(variant, calibrated, step, kept(self.keep), context.folder)
+        return applied(self, variant, context, reduce_range=reduces(self.reduce_range))
 
     def prepare(self, variant: Variant, context: Context) -> Calibrated:
         """Return the model ready to have any of its layers quantized."""
         from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+        settings = variant.settings
+        if settings.runtime != "onnxruntime":
+            settings = Settings(runtime="onnxruntime", threads=settings.threads)
         proto = optimized(variant.model.path, "basic")
         add_pre_process_metadata(proto)  # or it advises to do what has just been done
         del proto.graph.value_info[:]  # it transposes weights, after which their shapes noted here are wrong
@@ -70,13 +62,10 @@ class DynamicInt8:
             original=proto,
             layers=_layers(proto),
             build=partial(self._build, proto),
-            run=partial(run_onnx, threads=variant.settings.threads),
+            run=partial(run_onnx, threads=settings.threads),
             save=lambda made, folder: saved(made, variant, folder),
-            settings=onnx_settings(variant),
+            settings=settings,
         )
-
-    def _reduces(self) -> bool:
-        return saturates(machine()) if self.reduce_range is None else self.reduce_range
 
     def _build(self, proto: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
         import onnx
@@ -90,7 +79,7 @@ class DynamicInt8:
                 target,
                 op_types_to_quantize=sorted(_WEIGHTED),
                 per_channel=self.per_channel,
-                reduce_range=self._reduces(),
+                reduce_range=reduces(self.reduce_range),
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=[
                     name for kept in sorted(keep) for name in (kept, f"{kept}_MatMul")
@@ -98,14 +87,6 @@ class DynamicInt8:
             )
             made: onnx.ModelProto = onnx.load(target)
         return made
-
-
-def _kinds(path: Path) -> set[str]:
-    import onnx
-
-    from trimtab.formats.graph import nodes
-
-    return {node.op_type for node in nodes(onnx.load(path, load_external_data=False))}
 
 
 def _layers(proto: onnx.ModelProto) -> tuple[str, ...]:

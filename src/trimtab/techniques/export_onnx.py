@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.core.errors import BadInput, MissingExtra, Refused
 from trimtab.core.protocols import Context
 from trimtab.core.values import Settings, Signature, Step, Task, TensorSpec, Variant, options
-from trimtab.formats.torch_tracing import BATCH, FOREIGN_ERRORS, export, first_line, import_torch, load_live, quiet
+from trimtab.formats import graph as graphs
+from trimtab.formats import onnx as onnx_format
+from trimtab.formats.torch_tracing import (
+    BATCH,
+    FOREIGN_ERRORS,
+    FORMATS,
+    export,
+    first_line,
+    import_torch,
+    load_live,
+    quiet,
+)
 from trimtab.techniques.agreement import check_agreement
 
-_FORMATS = ("torch", "torch-export", "huggingface")
 _KEPT_METADATA = ("pkg.torch.onnx.name_scopes",)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOnnx:
     """PyTorch to ONNX.
 
-    Args:
-        opset: The ONNX operator set; None takes the exporter's own.
-        batch: Fixes the batch at this size. None keeps it free; where the exporter can't, it is fixed at 1 and the
-            step says so.
+    `opset` is the ONNX operator set; None takes the exporter's own. `batch` fixes the batch at this size. None keeps it
+    free; where the exporter can't, it is fixed at 1 and the step says so.
     """
+
+    opset: int | None = None
+    batch: int | None = None
 
     name = "export-onnx"
     lossless = True
     produces = "onnx"
 
-    def __init__(self, opset: int | None = None, batch: int | None = None) -> None:
-        self.opset = opset
-        self.batch = batch
-
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what is not a PyTorch model."""
-        if variant.model.format not in _FORMATS:
+        if variant.model.format not in FORMATS:
             return f"it exports PyTorch models, this one is {variant.model.format}"
         return None
 
@@ -46,7 +54,6 @@ class ExportOnnx:
         Raises:
             Refused: PyTorch can't export it, or the outputs differ from PyTorch's own.
         """
-        from trimtab.formats import onnx as onnx_format
 
         def made(batch: int | None) -> Variant:
             program, signature = program_at(variant, batch)
@@ -86,12 +93,13 @@ def program_at(variant: Variant, batch: int | None) -> tuple[Any, Signature]:
     if batch is None and not isinstance(live, torch.nn.Module):
         return live, signature
     try:
-        return export(live, signature, batch), _fixed(signature, batch)
+        return export(live, signature, batch), fixed(signature, batch)
     except BadInput as error:
         raise Refused(str(error)) from error
 
 
-def _fixed(signature: Signature, batch: int | None) -> Signature:
+def fixed(signature: Signature, batch: int | None) -> Signature:
+    """Return a signature with the batch at this size; None leaves it as it is."""
     if batch is None:
         return signature
 
@@ -128,12 +136,11 @@ def _cause(error: BaseException) -> str:
     """Return the operator that is missing, or the innermost reason."""
     while error.__cause__ is not None:
         error = error.__cause__
+    said = first_line(error)
     missing = re.search(
         r"No decompositions registered for the (?:real-valued|complex-valued) input.*|aten[.:]\S+", str(error)
     )
-    return f"{first_line(error)}" + (
-        f" ({missing[0][:120]})" if missing and missing[0] not in first_line(error) else ""
-    )
+    return f"{said} ({missing[0][:120]})" if missing and missing[0] not in said else said
 
 
 def _name_dimensions(proto: Any, signature: Signature) -> None:
@@ -151,14 +158,11 @@ def _name_dimensions(proto: Any, signature: Signature) -> None:
 
 def _drop_metadata(proto: Any) -> None:
     """Remove stack traces and other remarks: they hold paths of this machine and make equal models differ."""
-    for holder in _holders(proto):
+    holders = [proto, *proto.functions, *graphs.nodes(proto)]
+    for graph in graphs.graphs(proto):
+        holders += [graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    holders += [value for function in proto.functions for value in function.value_info]
+    for holder in holders:
         kept = [entry for entry in holder.metadata_props if entry.key in _KEPT_METADATA]
         del holder.metadata_props[:]
         holder.metadata_props.extend(kept)
-
-
-def _holders(proto: Any) -> Iterator[Any]:
-    graph = proto.graph
-    yield from (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer)
-    for function in proto.functions:
-        yield from (function, *function.node, *function.value_info)

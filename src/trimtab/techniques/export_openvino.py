@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from trimtab.core.errors import Refused
 from trimtab.core.protocols import Context
 from trimtab.core.values import Settings, Signature, Step, Task, Variant, options
 from trimtab.formats import openvino as ir
-from trimtab.formats.torch_tracing import quiet
+from trimtab.formats.torch_tracing import FORMATS
 from trimtab.techniques.agreement import check_agreement
-from trimtab.techniques.export_onnx import free_else_fixed, program_at
-
-_TORCH = ("torch", "torch-export", "huggingface")
-_HALF = 1e-2
+from trimtab.techniques.export_onnx import fixed, free_else_fixed, program_at
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOpenVino:
     """PyTorch or ONNX to OpenVINO's IR.
 
-    Args:
-        compress_to_fp16: Store the weights in half precision; they are computed with as before.
+    `batch` fixes the batch at this size. None keeps it free; where PyTorch's tracer can't, it is fixed at 1 and the
+    step says so.
     """
+
+    batch: int | None = None
 
     name = "export-openvino"
     lossless = True
     produces = "openvino"
 
-    def __init__(self, compress_to_fp16: bool = False) -> None:
-        self.compress_to_fp16 = compress_to_fp16
-
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what OpenVINO can't convert."""
-        if variant.model.format not in (*_TORCH, "onnx"):
+        if variant.model.format not in (*FORMATS, "onnx"):
             return f"it converts PyTorch and ONNX models, this one is {variant.model.format}"
         return None
 
@@ -42,33 +39,19 @@ class ExportOpenVino:
         Raises:
             Refused: OpenVINO can't convert it, or the outputs differ.
         """
-        tolerance = {"relative": _HALF} if self.compress_to_fp16 else {}
 
         def made(batch: int | None) -> Variant:
             source, signature = _source(variant, batch)
-            graph = ir.with_names(_converted(source), signature)
-            model = ir.save(graph, context.folder, signature, self.compress_to_fp16)
-            fixed = {} if batch is None else {"batch": batch}
-            said = options(compress_to_fp16=self.compress_to_fp16, **fixed)
-            step = Step(technique=self.name, options=said, seed=context.seed)
+            model = ir.save(ir.converted(source, signature), context.folder, signature)
+            step = Step(technique=self.name, options=options(batch=batch), seed=context.seed)
             found = variant.after(model, step).on(Settings(runtime="openvino", precision="fp32"))
-            check_agreement(variant, found, context.seed, **tolerance)
+            check_agreement(variant, found, context.seed)
             return found
 
-        return made(None) if variant.model.format == "onnx" else free_else_fixed(variant, None, made)
+        return made(self.batch) if variant.model.format == "onnx" else free_else_fixed(variant, self.batch, made)
 
 
 def _source(variant: Variant, batch: int | None) -> tuple[Any, Signature]:
     if variant.model.format == "onnx":
-        return variant.model.path, variant.model.signature
+        return variant.model.path, fixed(variant.model.signature, batch)
     return program_at(variant, batch)
-
-
-def _converted(source: Any) -> Any:
-    openvino = ir.import_openvino("converting to OpenVINO")
-    try:
-        with quiet():
-            return openvino.convert_model(source)
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise Refused(f"openvino can't convert this model: {(lines or [type(error).__name__])[-1][:200]}") from error

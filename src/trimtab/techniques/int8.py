@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab.core import plugins
 from trimtab.core.errors import BadInput, Refused
-from trimtab.core.protocols import Array, Arrays
+from trimtab.core.machine import machine
+from trimtab.core.protocols import Array, Arrays, Context
 from trimtab.core.values import Machine, Model, Options, Settings, Step, Task, Variant, options
 from trimtab.data.batches import batches
+from trimtab.techniques.simplify import session
 
 if TYPE_CHECKING:
     import onnx
@@ -21,9 +23,6 @@ SEPARATOR = "|"
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The ONNX operators that do the work, and so are worth quantizing or keeping in float."""
-
-_QUANTIZED = re.compile(r"^(Q(uantize|Linear|Attention|Gemm)|DequantizeLinear|DynamicQuantize|\w+Integer|MatMulNBits)")
-_QUANTIZED_IR = re.compile(r'type="FakeQuantize"|element_type="[iu]4"|element_type="i8"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +56,8 @@ def refusal(variant: Variant, task: Task, name: str, formats: tuple[str, ...], c
 
 
 def is_quantized(model: Model) -> bool:
-    """Say whether an ONNX or OpenVINO model computes with or stores integers, without reading its weights."""
-    if model.format == "openvino":
-        return bool(_QUANTIZED_IR.search(model.path.read_text(errors="replace")))
-    import onnx
-
-    from trimtab.formats.graph import nodes
-
-    proto = onnx.load(model.path, load_external_data=False)
-    return any(_QUANTIZED.match(node.op_type) for node in nodes(proto))
+    """Say whether a model computes with integers or stores its weights as such, as far as its format tells."""
+    return plugins.make("formats", model.format).contents(model).quantization is not None
 
 
 def saturates(machine: Machine) -> bool:
@@ -77,8 +69,17 @@ def saturates(machine: Machine) -> bool:
     return "x86_64" in machine.system and not sums_in_32_bits & set(machine.flags)
 
 
-def feeds(variant: Variant, task: Task, items: int, batch: int = 1) -> Iterator[Arrays]:
-    """Yield at most that many calibration items, `batch` per feed, or as many as the model's batch is fixed to."""
+def reduces(wanted: bool | None) -> bool:
+    """Return whether weights are limited to 7 bits: as wanted or, for None, as this processor needs it."""
+    return saturates(machine()) if wanted is None else wanted
+
+
+def feeds(variant: Variant, task: Task, items: int) -> Iterator[Arrays]:
+    """Yield about that many calibration items, one per feed or as many as the model's batch is fixed to.
+
+    Raises:
+        Refused: There is no calibration data, or less than one batch.
+    """
     split = task.split("calibrate")
     if split is None:
         raise Refused("there is no calibration data: give --data")
@@ -86,7 +87,7 @@ def feeds(variant: Variant, task: Task, items: int, batch: int = 1) -> Iterator[
     sizes = {spec.shape[0] for spec in variant.model.signature.data_inputs if spec.shape}
     fixed = next((size for size in sizes if isinstance(size, int)), None)
     taken = 0
-    for feed in batches(left, split, fixed or batch):
+    for feed in batches(left, split, fixed or 1):
         count = len(next(iter(feed.values())))
         if taken >= items or (fixed and count < fixed and taken):
             return
@@ -129,10 +130,14 @@ def followers(
 
 def options_of(technique: Any, **resolved: Any) -> Options:
     """Return the options of a technique that differ from their defaults; `resolved` were decided at run time."""
-    chosen = {field.name: getattr(technique, field.name) for field in fields(technique)} | resolved
-    return options(
-        {field.name: chosen[field.name] for field in fields(technique) if chosen[field.name] != field.default}
-    )
+    chosen = ((field, resolved.get(field.name, getattr(technique, field.name))) for field in fields(technique))
+    return options({field.name: value for field, value in chosen if value != field.default})
+
+
+def applied(technique: Any, variant: Variant, context: Context, **resolved: Any) -> Variant:
+    """Return what a technique that can `prepare` makes of a variant, its own `keep` layers in float."""
+    step = Step(technique=technique.name, options=options_of(technique, **resolved), seed=context.seed)
+    return quantized(variant, technique.prepare(variant, context), step, kept(technique.keep), context.folder)
 
 
 def quantized(variant: Variant, calibrated: Calibrated, step: Step, keep: Collection[str], folder: Path) -> Variant:
@@ -145,22 +150,10 @@ def quantized(variant: Variant, calibrated: Calibrated, step: Step, keep: Collec
     return replace(variant.after(model, step), settings=calibrated.settings)
 
 
-def onnx_settings(variant: Variant) -> Settings:
-    """Return the variant's settings if they are of ONNX Runtime, else such with as many threads."""
-    if variant.settings.runtime == "onnxruntime":
-        return variant.settings
-    return Settings(runtime="onnxruntime", threads=variant.settings.threads)
-
-
 def run_onnx(proto: onnx.ModelProto, given: Sequence[Arrays], threads: int | None) -> list[list[Array]]:
     """Return the outputs of an ONNX model in memory, one list per feed."""
-    import onnxruntime
-
-    wanted = onnxruntime.SessionOptions()
-    wanted.log_severity_level = 3
-    wanted.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), wanted, providers=["CPUExecutionProvider"])
-    return [session.run(None, dict(feed)) for feed in given]
+    running = session(proto.SerializeToString(), intra_op_num_threads=threads or 0)
+    return [running.run(None, dict(feed)) for feed in given]
 
 
 def attends(proto: onnx.ModelProto) -> bool:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
-from trimtab.core.errors import MissingExtra, Refused
+from trimtab.core.errors import MissingExtra
+from trimtab.core.hints import openvino_hints
 from trimtab.core.process import silence_telemetry
 from trimtab.core.protocols import Array, Arrays, Choices, Context
-from trimtab.core.values import Model, Settings, Step, Task, Variant
-from trimtab.techniques.int8 import Calibrated, feeds, followers, kept, options_of, quantized, refusal
+from trimtab.core.values import Model, Settings, Task, Variant
+from trimtab.formats.openvino import OpenVinoFormat, converted, number_names, save
+from trimtab.techniques.int8 import Calibrated, applied, feeds, followers, refusal
 
 _LAYERS = {
     "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul",
@@ -49,14 +50,10 @@ class NncfInt8:
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """Return the variant with its layers in int8, as an OpenVINO model that runs on OpenVINO."""
-        calibrated = self.prepare(variant, context)
-        step = Step(technique=self.name, options=options_of(self), seed=context.seed)
-        return quantized(variant, calibrated, step, kept(self.keep), context.folder)
+        return applied(self, variant, context)
 
     def prepare(self, variant: Variant, context: Context) -> Calibrated:
         """Return the model quantized as a whole, ready to have any of its layers restored."""
-        from trimtab.formats.openvino import save
-
         model = _load(variant.model)
         whole = self._quantize(model, list(feeds(variant, context.task, self.items)))
         names = {spec.name: index for index, spec in enumerate(variant.model.signature.inputs)}
@@ -109,24 +106,15 @@ def _quiet() -> Iterator[None]:
 
 
 def _load(model: Model) -> Any:
-    from trimtab.formats.openvino import OpenVinoFormat, import_openvino, with_names
-
     if model.format == "openvino":
         return OpenVinoFormat().load(model)
-    openvino = import_openvino("int8 quantization with NNCF")
-    try:
-        graph = openvino.convert_model(model.path)  # unlike read_model it folds biases, which NNCF can then correct
-    except RuntimeError as error:
-        raise Refused(f"openvino can't convert this model: {str(error).strip().splitlines()[-1][:200]}") from error
-    return with_names(graph, model.signature)
+    return converted(model.path, model.signature)  # unlike read_model it folds biases, which NNCF can then correct
 
 
 def _run(model: Any, given: Sequence[Arrays], threads: int | None, inputs: dict[str, int]) -> list[list[Array]]:
     import openvino
 
-    hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    if threads is not None:
-        hints["INFERENCE_NUM_THREADS"] = threads
+    hints = openvino_hints(Settings(runtime="openvino", precision="fp32", threads=threads))
     compiled = openvino.Core().compile_model(model, "CPU", hints)
     return [
         [value.copy() for value in compiled({inputs[name]: value for name, value in feed.items()}).values()]
@@ -197,16 +185,8 @@ def _restored(model: Any, whole: Any, keep: Collection[str]) -> Any:
         for node in {name, *followers(name, consumers, layers, merges)}:
             _rewire(node, before, after)
     copy.validate_nodes_and_infer_types()
-    _rename(copy)
+    number_names(copy)
     return copy
-
-
-def _rename(model: Any) -> None:
-    """Number the nodes that OpenVINO named by a counter of the process, so that the same model is the same file."""
-    for index, node in enumerate(model.get_ordered_ops()):
-        kind = node.get_type_name()
-        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
-            node.set_friendly_name(f"{kind}_{index}")
 
 
 def _rewire(name: str, before: _Graph, after: _Graph) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from trimtab.core.errors import Refused
 from trimtab.core.protocols import Choices, Context
 from trimtab.core.values import Model, Step, Task, Variant, options
+from trimtab.formats.graph import nodes
+from trimtab.formats.onnx import save
 
 if TYPE_CHECKING:
     import onnx
@@ -39,13 +41,18 @@ class Simplify:
         return None
 
     def apply(self, variant: Variant, context: Context) -> Variant:
-        """Return the variant with the simplified model; raise `Refused` when nothing could be simplified."""
+        """Return the variant with the simplified model; the log says what was fused.
+
+        Raises:
+            Refused: Nothing could be simplified.
+        """
         import onnx
 
         proto = optimized(variant.model.path, self.level)
         before = onnx.load(variant.model.path, load_external_data=False)
         if [node.op_type for node in before.graph.node] == [node.op_type for node in proto.graph.node]:
             raise Refused("there is nothing to simplify: the graph has no operator to fold, fuse or remove")
+        print(*fused_groups(before, proto), sep="\n")  # into the log of the trial
         model = saved(proto, variant, context.folder)
         step = Step(technique=self.name, options=options(level=self.level), seed=context.seed)
         return variant.after(model, step)
@@ -53,10 +60,19 @@ class Simplify:
 
 def saved(proto: onnx.ModelProto, variant: Variant, folder: Path) -> Model:
     """Write what was made of a variant's ONNX model into the folder; its states stay states."""
-    from trimtab.formats.onnx import save
-
     states = tuple((spec.name, spec.fed_by) for spec in variant.model.signature.states if spec.fed_by)
     return save(proto, folder / "model.onnx", states)
+
+
+def session(source: str | bytes, **wanted: Any) -> Any:
+    """Return a quiet session of ONNX Runtime on the CPU; `wanted` are attributes of its `SessionOptions`."""
+    import onnxruntime
+
+    given = onnxruntime.SessionOptions()
+    given.log_severity_level = 3
+    for name, value in wanted.items():
+        setattr(given, name, value)
+    return onnxruntime.InferenceSession(source, given, providers=["CPUExecutionProvider"])
 
 
 def optimized(path: Path, level: str) -> onnx.ModelProto:
@@ -64,14 +80,11 @@ def optimized(path: Path, level: str) -> onnx.ModelProto:
     import onnx
     import onnxruntime
 
-    levels = onnxruntime.GraphOptimizationLevel
-    wanted = onnxruntime.SessionOptions()
-    wanted.log_severity_level = 3
-    wanted.graph_optimization_level = levels.ORT_ENABLE_BASIC if level == "basic" else levels.ORT_ENABLE_EXTENDED
+    level_of = onnxruntime.GraphOptimizationLevel
+    wanted = level_of.ORT_ENABLE_BASIC if level == "basic" else level_of.ORT_ENABLE_EXTENDED
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
-        wanted.optimized_model_filepath = str(target)
-        onnxruntime.InferenceSession(str(path), wanted, providers=["CPUExecutionProvider"])
+        session(str(path), graph_optimization_level=wanted, optimized_model_filepath=str(target))
         proto = onnx.load(target)
     _tidy(proto)
     return proto
@@ -79,8 +92,6 @@ def optimized(path: Path, level: str) -> onnx.ModelProto:
 
 def _tidy(proto: onnx.ModelProto) -> None:
     """Name every node, and take back the import of operator sets that no node uses: other engines stumble over them."""
-    from trimtab.formats.graph import nodes
-
     taken = {node.name for node in proto.graph.node}
     for index, node in enumerate(proto.graph.node):
         if not node.name:
@@ -95,15 +106,11 @@ def _tidy(proto: onnx.ModelProto) -> None:
     proto.opset_import.extend(imports)
 
 
-def fused_groups(model: Model) -> tuple[str, ...]:
-    """Return what ONNX Runtime fuses in an ONNX model: "Conv + Relu → FusedConv (conv1)", in the order of the graph.
+def fused_groups(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[str, ...]:
+    """Return what was fused: "Conv + Relu → FusedConv (conv1)", in the order of the graph.
 
     A node of the fused graph stands for the nodes of the original between its inputs and its outputs.
     """
-    import onnx
-
-    before = onnx.load(model.path, load_external_data=False)
-    after = optimized(model.path, "extended")
     makers = {name: node for node in before.graph.node for name in node.output if name}
     known = makers.keys() | {given.name for graph in (before.graph, after.graph) for given in graph.input}
     known |= {tensor.name for tensor in after.graph.initializer} | {""}

@@ -11,23 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from trimtab.core.machine import machine
 from trimtab.core.protocols import Array, Arrays, Choices, Context
-from trimtab.core.values import Step, Task, Variant
-from trimtab.techniques.int8 import (
-    LAYERS,
-    Calibrated,
-    attends,
-    feeds,
-    followers,
-    kept,
-    options_of,
-    quantized,
-    refusal,
-    run_onnx,
-    saturates,
-)
-from trimtab.techniques.simplify import optimized, saved
+from trimtab.core.values import Task, Variant
+from trimtab.techniques.int8 import LAYERS, Calibrated, applied, attends, feeds, followers, reduces, refusal, run_onnx
+from trimtab.techniques.simplify import optimized, saved, session
 
 if TYPE_CHECKING:
     import onnx
@@ -73,9 +60,7 @@ class StaticInt8:
 
     def apply(self, variant: Variant, context: Context) -> Variant:
         """Return the variant with its layers in int8."""
-        calibrated = self.prepare(variant, context)
-        step = Step(technique=self.name, options=options_of(self, reduce_range=self._reduces()), seed=context.seed)
-        return quantized(variant, calibrated, step, kept(self.keep), context.folder)
+        return applied(self, variant, context, reduce_range=reduces(self.reduce_range))
 
     def prepare(self, variant: Variant, context: Context) -> Calibrated:
         """Return the model calibrated, ready to have any of its layers quantized."""
@@ -91,9 +76,6 @@ class StaticInt8:
             settings=variant.settings,
         )
 
-    def _reduces(self) -> bool:
-        return saturates(machine()) if self.reduce_range is None else self.reduce_range
-
     def _build(self, proto: onnx.ModelProto, ranges: Any, keep: Collection[str]) -> onnx.ModelProto:
         import onnx
         from onnxruntime.quantization import QDQQuantizer, QuantType
@@ -103,7 +85,7 @@ class StaticInt8:
         quantizer = QDQQuantizer(
             copy,
             self.per_channel,
-            self._reduces(),
+            reduces(self.reduce_range),
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=ranges,
@@ -236,14 +218,14 @@ def _watch(proto: onnx.ModelProto, threads: int | None) -> Any:
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.name not in known:
             copy.graph.output.append(value)
     floats = [v.name for v in copy.graph.output if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
-    wanted = onnxruntime.SessionOptions()
-    wanted.log_severity_level = 3
-    wanted.intra_op_num_threads = threads or 0
-    wanted.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(copy.SerializeToString(), wanted, providers=["CPUExecutionProvider"])
+    running = session(
+        copy.SerializeToString(),
+        intra_op_num_threads=threads or 0,
+        graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    )
 
     def run(feed: Arrays) -> Iterable[tuple[str, Array]]:
-        yield from zip(floats, session.run(floats, dict(feed)), strict=True)
+        yield from zip(floats, running.run(floats, dict(feed)), strict=True)
         yield from ((name, value) for name, value in feed.items() if name in inputs and value.dtype == np.float32)
 
     return run
