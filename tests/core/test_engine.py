@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from trimtab.core import plugins
-from trimtab.core.engine import Stateful, ready
+from trimtab.core.engine import Stateful, ready, unsupported
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Arrays
-from trimtab.core.values import Model, Settings, Signature, TensorSpec, Variant
+from trimtab.core.values import Model, Settings, Signature, TensorSpec, Variant, options
 
 
 def spec(name: str, *shape: int | str, **more: Any) -> TensorSpec:
@@ -157,3 +158,31 @@ def test_what_an_engine_tells_of_its_precision_is_told_of_sequences_too():
 
     assert Stateful(Bf16(), DECAYING).precision == "bf16"
     assert Stateful(decaying, DECAYING).precision is None
+
+
+class TestUnsupported:
+    DEFAULTS = Settings(runtime="mine")
+
+    def test_defaults_ask_for_nothing_whatever_a_runtime_knows(self):
+        assert unsupported(self.DEFAULTS) is None
+        assert unsupported(self.DEFAULTS, "threads", "precision") is None
+
+    @pytest.mark.parametrize(
+        ("asked", "told"),
+        [
+            ({"precision": "bf16"}, "mine has no setting precision=bf16; its settings are: threads, turbo"),
+            ({"streams": 2}, "mine has no setting streams=2"),
+            ({"fusion": False}, "mine has no setting fusion=False"),
+            ({"spinning": False}, "mine has no setting spinning=False"),
+            ({"replicas": 2}, "mine has no setting replicas=2"),
+            ({"extra": options(channels_last=True)}, "mine has no setting channels_last=True"),
+            ({"device": "cuda"}, "device 'cuda' is not offered yet, only 'cpu'"),
+        ],
+    )
+    def test_what_is_not_among_them_is_told_with_what_is(self, asked, told):
+        assert told in str(unsupported(replace(self.DEFAULTS, **asked), "threads", "turbo"))
+
+    @pytest.mark.parametrize("asked", [{"threads": 4}, {"extra": options(turbo=True)}])
+    def test_what_is_among_them_is_let_through(self, asked):
+        assert unsupported(replace(self.DEFAULTS, **asked), "threads", "turbo") is None
+        assert "none at all" in str(unsupported(replace(self.DEFAULTS, **asked)))

@@ -9,7 +9,7 @@ import pytest
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine
 from trimtab.core.values import Settings, Variant, Workload
-from trimtab.runtimes.onnxruntime import OnnxRuntime
+from trimtab.runtimes.onnxruntime import OnnxRuntime, _cause
 from trimtab.testing.networks import PERCEPTRON
 
 PLAIN = Settings(runtime="onnxruntime")
@@ -84,3 +84,17 @@ def test_refuses_what_is_not_onnx_or_not_for_the_cpu(perceptron):
         OnnxRuntime().refuses(replace(variant, model=replace(variant.model, format="torch")))
     )
     assert "'cuda'" in str(OnnxRuntime().refuses(variant.on(replace(PLAIN, device="cuda"))))
+
+
+@pytest.mark.parametrize("asked", [{"precision": "bf16"}, {"streams": 2}, {"replicas": 2}], ids=str)
+def test_settings_that_it_would_ignore_are_refused(perceptron, asked):
+    reason = OnnxRuntime().refuses(perceptron(replace(PLAIN, **asked)))
+    assert f"onnxruntime has no setting {next(iter(asked))}=" in str(reason)
+
+
+def test_the_words_of_an_error_come_without_its_number_and_its_source_file():
+    said = "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an\n implementation for Mystery(1)"
+    assert _cause(said) == "Could not find an implementation for Mystery(1)"
+    placed = "[ONNXRuntimeError] : 1 : FAIL : /a/b.cc:12 void f(int, char) Load failed"
+    assert _cause(placed) == "Load failed"
+    assert len(_cause("word " * 1000)) <= 300

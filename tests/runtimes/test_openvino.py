@@ -14,7 +14,7 @@ from trimtab.core.machine import machine
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings, Variant, Workload
 from trimtab.formats.onnx import OnnxFormat
-from trimtab.runtimes.openvino import OpenVinoRuntime
+from trimtab.runtimes.openvino import OpenVinoRuntime, _cause
 from trimtab.testing.networks import PERCEPTRON
 
 openvino = pytest.importorskip("openvino")
@@ -105,10 +105,42 @@ from pathlib import Path
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings, Variant
 from trimtab.formats.onnx import OnnxFormat
-from trimtab.runtimes.openvino import OpenVinoRuntime
+from trimtab.runtimes.openvino import OpenVinoRuntime, _cause
 model = OnnxFormat().open({str(path)!r}, Opening(folder=Path(".")))
 OpenVinoRuntime().load(Variant(model=model, settings=Settings(runtime="openvino")))
 print(sys.modules.get("openvino_telemetry"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None"
+
+
+def test_without_a_hint_the_engine_tells_which_precision_it_chose(perceptron):
+    chosen = OpenVinoRuntime().load(perceptron(Settings(runtime="openvino", threads=1))).precision
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert chosen in ("fp32", "bf16", "fp16")
+    assert chosen == "fp32" or chosen.upper() in able
+    asked = OpenVinoRuntime().load(perceptron(replace(PLAIN, precision=chosen)))
+    inputs = PERCEPTRON.inputs(4, 0)
+    free = OpenVinoRuntime().load(perceptron(Settings(runtime="openvino", threads=1)))(inputs)["scores"]
+    np.testing.assert_array_equal(asked(inputs)["scores"], free)
+
+
+def test_a_hint_is_what_it_says(perceptron):
+    assert OpenVinoRuntime().load(perceptron(PLAIN)).precision == "fp32"
+
+
+@pytest.mark.parametrize("asked", [{"spinning": False}, {"fusion": False}, {"device": "gpu"}], ids=str)
+def test_settings_that_it_would_ignore_are_refused(perceptron, asked):
+    assert next(iter(asked)) in str(OpenVinoRuntime().refuses(perceptron(replace(PLAIN, **asked))))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Check failed at a.cpp:12:\nException from b.cpp\n-- no rule for Det\n\n", "no rule for Det"),
+        ("one line", "one line"),
+        (" \n", "no reason given"),
+    ],
+)
+def test_the_last_line_of_an_error_is_the_one_that_says_something(said, told):
+    assert _cause(said) == told

@@ -99,7 +99,7 @@ def test_wrong_inputs_are_one_line_and_the_session_lives_on(perceptron):
 def test_what_the_runtime_refuses_comes_back_as_it_was_said(perceptron):
     with (
         open_session(perceptron(Settings(runtime="onnxruntime", device="cuda"))) as session,
-        pytest.raises(BadInput, match="device 'cuda' is not supported"),
+        pytest.raises(BadInput, match="device 'cuda' is not offered"),
     ):
         session.run(INPUTS)
 

@@ -35,6 +35,11 @@ class IgnoresTheDevice(Wrapped):
         return super().refuses(variant.on(replace(variant.settings, device="cpu")))
 
 
+class IgnoresItsSettings(Wrapped):
+    def refuses(self, variant: Variant) -> str | None:
+        return super().refuses(variant.on(Settings(runtime=self.name, device=variant.settings.device)))
+
+
 class OffersNothing(Wrapped):
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
         return [Settings(runtime=self.name)] if workload.concurrency == 1 else []
@@ -97,6 +102,7 @@ ANSWERS = "test_answers_what_the_network_computes"
 LAWS = {
     RefusesNothing: ("test_refuses_a_foreign_format_in_words", "None is not a text"),
     IgnoresTheDevice: ("test_refuses_a_device_that_does_not_exist", "None is not a text"),
+    IgnoresItsSettings: ("test_refuses_a_setting_that_it_does_not_have", "None is not a text"),
     OffersNothing: ("test_offers_different_settings_of_its_own_with_its_defaults_first", "no settings"),
     OffersTwice: ("test_offers_different_settings_of_its_own_with_its_defaults_first", "twice"),
     OffersAnothers: ("test_offers_different_settings_of_its_own_with_its_defaults_first", "another runtime"),

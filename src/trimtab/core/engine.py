@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Arrays, Engine, Runtime
-from trimtab.core.values import Signature, TensorSpec, Variant
+from trimtab.core.values import Settings, Signature, TensorSpec, Variant
 
 
 def ready(variant: Variant) -> Engine:
@@ -20,6 +21,21 @@ def ready(variant: Variant) -> Engine:
         raise BadInput(f"{variant.settings.runtime} can't run this model: {reason}")
     engine = runtime.load(variant)
     return Stateful(engine, variant.model.signature) if variant.model.signature.states else engine
+
+
+def unsupported(settings: Settings, *known: str) -> str | None:
+    """Say in words what is asked for beyond the settings that a runtime on the CPU knows, or None.
+
+    A setting that is silently left out would be a label that lies; what is at its default asks for nothing.
+    """
+    if settings.device != "cpu":
+        return f"device {settings.device!r} is not offered yet, only 'cpu'"
+    held = [(field.name, getattr(settings, field.name), field.default) for field in fields(settings)]
+    asked = [(name, value) for name, value, default in held if name not in ("runtime", "extra") and value != default]
+    strange = [f"{name}={value}" for name, value in (*asked, *settings.extra) if name not in known]
+    if not strange:
+        return None
+    return f"{settings.runtime} has no setting {strange[0]}; its settings are: {', '.join(known) or 'none at all'}"
 
 
 class Stateful:

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from trimtab.core.engine import unsupported
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Arrays, Engine
 from trimtab.core.values import Machine, Settings, Variant, Workload
@@ -22,12 +23,10 @@ class OnnxRuntime:
     native_formats = ("onnx",)
 
     def refuses(self, variant: Variant) -> str | None:
-        """Refuse what is not ONNX or not for the CPU."""
+        """Refuse what is not ONNX, other devices, and settings that it doesn't have."""
         if variant.model.format != "onnx":
             return f"onnxruntime runs onnx models, this one is {variant.model.format}"
-        if variant.settings.device != "cpu":
-            return f"device {variant.settings.device!r} is not supported by this build, only 'cpu'"
-        return None
+        return unsupported(variant.settings, "threads", "spinning", "fusion")
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
         """Return the defaults, every number of threads that halves the cores, and no spinning."""

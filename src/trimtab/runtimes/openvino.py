@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from trimtab.core.engine import unsupported
 from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.hints import OPENVINO_PRECISIONS, openvino_hints
 from trimtab.core.process import silence_telemetry
@@ -22,14 +23,12 @@ class OpenVinoRuntime:
     startup_s = 0.3
 
     def refuses(self, variant: Variant) -> str | None:
-        """Refuse formats that it can't read and devices that aren't offered."""
+        """Refuse formats that it can't read, other devices, and settings that it doesn't have."""
         if variant.model.format not in ("onnx", "openvino"):
             return f"openvino runs onnx and openvino models, this one is {variant.model.format}"
-        if variant.settings.device != "cpu":
-            return f"device {variant.settings.device!r} is not offered yet, only 'cpu'"
         if variant.settings.precision not in (None, *OPENVINO_PRECISIONS):
             return f"precision {variant.settings.precision!r} is none of {', '.join(OPENVINO_PRECISIONS)}"
-        return None
+        return unsupported(variant.settings, "threads", "streams", "precision")
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
         """Return fp32, then bf16 and fp16 where the processor computes them, one thread, and streams for more load."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.core.engine import unsupported
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Arrays, Engine
 from trimtab.core.values import Machine, Settings, TensorSpec, Variant, Workload, options
@@ -16,7 +17,6 @@ from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, first_line, im
 
 FORMATS = ("torch", "torch-export", "huggingface")
 _PRECISIONS = (None, "fp32", "bf16")
-_EXTRA = ("channels_last",)
 
 
 class TorchRuntime:
@@ -55,16 +55,14 @@ def refusal(runtime: str, variant: Variant) -> str | None:
     settings = variant.settings
     if variant.model.format not in FORMATS:
         return f"{runtime} runs PyTorch models, this one is {variant.model.format}"
-    if settings.device != "cpu":
-        return f"device {settings.device!r} is not offered yet, only 'cpu'"
     if settings.precision not in _PRECISIONS:
         return f"precision {settings.precision!r} is none of fp32, bf16"
-    for name, value in settings.extra:
-        if name not in _EXTRA or not isinstance(value, bool):
-            return f"{runtime} has no setting {name}={value}; it has channels_last=true"
-    if dict(settings.extra).get("channels_last") and not _images(variant):
+    nhwc = dict(settings.extra).get("channels_last", False)
+    if not isinstance(nhwc, bool):
+        return f"channels_last is true or false, not {nhwc!r}"
+    if nhwc and not _images(variant):
         return "channels_last needs an input with four axes (images)"
-    return None
+    return unsupported(settings, "threads", "precision", "channels_last")
 
 
 def _images(variant: Variant) -> list[str]:

@@ -45,6 +45,11 @@ class RuntimeSuite:
         nowhere = variant.on(replace(variant.settings, device="no-such-device"))
         laws.check_sentence(self.plugin().refuses(nowhere), about="no-such-device")
 
+    def test_refuses_a_setting_that_it_does_not_have(self) -> None:
+        variant = self._accepted()[0].variant
+        asked = replace(variant.settings, extra=(*variant.settings.extra, ("no-such-setting", True)))
+        laws.check_sentence(self.plugin().refuses(variant.on(asked)), about="no-such-setting")
+
     def test_refusing_and_offering_settings_import_no_framework(self) -> None:
         calls = [("refuses", (sample.variant,)) for sample in self._own()] + [("settings", (machine(), Workload()))]
         held = laws.elsewhere(self.plugin, *calls)
@@ -122,14 +127,20 @@ class RuntimeSuite:
             raise AssertionError(f"without its framework it fails with {error}, not with MissingExtra") from error
 
     def _own(self) -> list[Sample]:
-        """Return every sample on the first settings that the runtime offers."""
-        first = replace(next(iter(self.plugin().settings(machine(), Workload()))), threads=1)
-        return [replace(sample, variant=sample.variant.on(first)) for sample in self.samples()]
+        """Return every sample on the first settings that the runtime offers, with one thread where it has threads."""
+        first = next(iter(self.plugin().settings(machine(), Workload())))
+        single = replace(first, threads=1)
+        given = [(sample, sample.variant.on(single)) for sample in self.samples()]
+        return [
+            replace(sample, variant=one if self.plugin().refuses(one) is None else sample.variant.on(first))
+            for sample, one in given
+        ]
 
     def _accepted(self) -> list[Sample]:
         """Return the samples that the runtime doesn't refuse."""
-        reasons = {sample.variant.model.format: self.plugin().refuses(sample.variant) for sample in self._own()}
-        found = [sample for sample in self._own() if reasons[sample.variant.model.format] is None]
+        own = self._own()
+        reasons = {sample.variant.model.format: self.plugin().refuses(sample.variant) for sample in own}
+        found = [sample for sample in own if reasons[sample.variant.model.format] is None]
         return accepted(self.plugin.name, found, reasons)
 
     def _engine(self, variant: Variant) -> Engine:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from numpy.typing import NDArray
 
+from trimtab.core.engine import unsupported
 from trimtab.core.protocols import Engine
 from trimtab.core.values import Machine, Settings, Variant, Workload
 
@@ -14,12 +15,10 @@ class OnnxReference:
     name = "onnx-reference"
 
     def refuses(self, variant: Variant) -> str | None:
-        """Refuse what is not ONNX or not for the CPU."""
+        """Refuse what is not ONNX, other devices, and settings: it has none."""
         if variant.model.format != "onnx":
             return f"onnx-reference runs onnx models, this one is {variant.model.format}"
-        if variant.settings.device != "cpu":
-            return f"numpy computes on the cpu, not on {variant.settings.device!r}"
-        return None
+        return unsupported(variant.settings)
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
         """Return the only way to run it."""
