@@ -95,12 +95,18 @@ def test_a_function_in_the_working_folder_is_called_once(in_folder: Path, make_m
         ("own_data_two:number", "not a function"),
         ("own_data_two:broken", "ZeroDivisionError"),
         ("own_data_two:strange", "is a object"),
+        ("own_data_two:wordy", "RuntimeError: two lines, told in full; mend it and run again"),
+        ("own_data_four:load", "the module own_data_four failed: AttributeError: .* no attribute .absent.; mend it"),
+        ("own_data_five:load", "the module own_data_five failed: SyntaxError: "),
     ],
 )
 def test_a_function_that_fails_is_one_clear_line(in_folder: Path, make_model, reference: str, message: str) -> None:
     (in_folder / "own_data_two.py").write_text(
         "number = 3\ndef broken():\n    1 / 0\ndef strange():\n    return object()\n"
+        "def wordy():\n    raise RuntimeError('two lines,\\n  told in full')\n"
     )
+    (in_folder / "own_data_four.py").write_text("import json\njson.absent\n")
+    (in_folder / "own_data_five.py").write_text("def load(:\n")
     with pytest.raises(BadInput, match=message) as caught:
         read_source(reference, make_model().signature)
     assert "\n" not in str(caught.value)
@@ -169,3 +175,9 @@ def test_a_message_of_the_users_own_data_is_passed_on(in_folder: Path, make_mode
 )
 def test_a_reference_is_a_module_and_a_name(text: str, expected: bool) -> None:
     assert is_reference(text) is expected
+
+
+def test_a_tensor_of_a_type_that_numpy_lacks_is_named(make_model) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(BadInput, match=r"can't become an array .*BFloat16.*; turn it into a type that numpy has"):
+        read_source((torch.zeros(12, 4, dtype=torch.bfloat16), LABELS), make_model().signature)

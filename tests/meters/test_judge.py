@@ -106,10 +106,12 @@ def test_binary_recall_looks_at_the_items_of_the_positive_class_only(judged, pos
     assert "Tango" in found.method
 
 
-def test_recall_without_an_item_of_the_positive_class_is_refused(judged):
+def test_recall_without_an_item_of_the_positive_class_proves_nothing(judged):
     labels = np.zeros(50, dtype=np.int64)
-    with pytest.raises(BadInput, match="no item is of the positive class 1"):
-        judged(labels, scores(labels, 2), scores(labels, 2), kind="binary", metric="recall", classes=2)
+    found = judged(labels, scores(labels, 2), scores(labels, 2), kind="binary", metric="recall", classes=2)
+    assert (found.items, found.groups, found.difference, found.proven) == (0, 0, 0.0, False)
+    assert found.low < -0.5
+    assert found.reason == f"not proven on 0 items: about {found.needed} would decide"
 
 
 @pytest.mark.parametrize(

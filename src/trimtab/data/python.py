@@ -34,15 +34,18 @@ def find_function(reference: str) -> Callable[..., Any]:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module), name)
+        held = importlib.import_module(module)
     except ImportError as error:
         raise BadInput(f"{reference}: the module {module} can't be imported ({error}); run from its folder") from error
-    except AttributeError as error:
-        raise BadInput(f"{reference}: the module {module} has no {name!r}; check the name") from error
+    except Exception as error:  # a user's module may raise anything, and the user must see it
+        raise BadInput(f"{reference}: the module {module} failed: {_told(error)}; mend it and run again") from error
     finally:
         sys.path.remove(here)
+    if not hasattr(held, name):
+        raise BadInput(f"{reference}: the module {module} has no {name!r}; check the name")
+    function = getattr(held, name)
     if not callable(function):
-        raise BadInput(f"{reference} is not a function; name one that returns the data")
+        raise BadInput(f"{reference} is not a function; name one of that module")
     return function  # type: ignore[no-any-return]  # checked just above
 
 
@@ -54,7 +57,11 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     except TrimtabError:
         raise
     except Exception as error:  # a user's function may raise anything, and the user must see it
-        raise BadInput(f"the function {name} failed: {type(error).__name__}: {error}; mend it and run again") from error
+        raise BadInput(f"the function {name} failed: {_told(error)}; mend it and run again") from error
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def from_python(source: Any, wanted: Wanted, name: str) -> Table:
@@ -78,10 +85,10 @@ def from_python(source: Any, wanted: Wanted, name: str) -> Table:
 
 def as_array(value: Any) -> Array:
     """Return a tensor or anything array-like as a numpy array."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
     try:
-        array = np.asarray(value)
+        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    except TypeError as error:
+        raise BadInput(f"a tensor can't become an array ({error}); turn it into a type that numpy has") from error
     except ValueError as error:
         raise BadInput(
             f"the items differ in shape ({error}); make them alike, or give files and a resize step"

@@ -71,13 +71,13 @@ def judge_items(
     metric = judged_metric(task)
     _check_labels(task, labels, outputs)
     kept = _concerned(task, metric, labels)
-    if not kept.any():
-        raise BadInput(f"no item is of the positive class {task.positive}, so its recall is not known: give more data")
     delta = goal.max_drop if goal.max_drop is not None else 0.5
     old, new = (right[kept] for right in _rights(task, metric, labels, original, outputs))
     found: noninferiority.Proof | bootstrap.Shift
     if _is_share(task, metric):
-        pairs = noninferiority.count(old, new, None if groups is None else groups[kept])
+        pairs = noninferiority.Pairs(items=1, better=0, worse=0)  # no items tell as little as a single one
+        if kept.any():
+            pairs = noninferiority.count(old, new, None if groups is None else groups[kept])
         found, method = noninferiority.prove(pairs, delta, goal.error), "Tango's score test"
     else:
         shift = _shift(task, metric, labels, (original, outputs), groups, delta, goal.error)
