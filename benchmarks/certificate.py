@@ -141,7 +141,7 @@ def search(setting: Setting, seed: int) -> dict[str, Any]:
     ways = {"plain": plain_search, "adaptive": adaptive_search}
     found = ways[setting.search](made, setting.select)
     order = safest_first([score(gains[: setting.select]) for gains in found])
-    certified = fixed_sequence(proven(found[index][setting.select :]) for index in order)
+    certified = sum(fixed_sequence((proven(found[index][setting.select :]) for index in order), bool))
     return {"setting": setting.name, "seed": seed, "finalists": len(found), "certified": certified}
 
 

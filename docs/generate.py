@@ -37,6 +37,7 @@ from trimtab.meters.quality import quality_readings
 from trimtab.meters.size import compression
 from trimtab.serving.bundle import Manifest
 from trimtab.testing.fakes import FakeProcessSession
+from trimtab.workbench.measure import arithmetic
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
@@ -67,6 +68,7 @@ MEANING = {
     "latency_end_to_end": "median time of preprocessing and call together",
     "throughput": "items per second; at a place such as `batch=8` those of that batch size",
     "cpu_use": "processor time over wall-clock time: cores in use during a call",
+    "arithmetic": "bits of the numbers that the engine computes in, where it tells; the place is their type",
     "parameters": "elements of all weights, however they are stored",
     "bytes": "all files that the model needs",
     "compression_parameters": "parameters of the original over those of the variant",
@@ -232,6 +234,9 @@ def _every_reading() -> Iterator[Reading]:
         for name in plugins.names("meters"):
             read = plugins.make("meters", name).read(FakeProcessSession(variant, answer), variant, task, Workload())
             yield from (item for item in read if isinstance(item, Reading))
+        telling = FakeProcessSession(variant, answer)
+        telling.told = {**telling.told, "precision": "bf16"}
+        yield from arithmetic(telling)
     sizes = [Reading(name="parameters", value=4.0), Reading(name="bytes", value=4.0)]
     yield from compression(sizes, sizes)
     for reading in peaks(seconds=0.0, engines=()):

@@ -63,3 +63,13 @@ def test_the_line_is_gone_when_an_error_ends_the_run():
         raise ZeroDivisionError
     assert live._status is not None
     assert not live._status._live.is_started
+
+
+def test_a_line_that_nobody_looks_at_is_never_cut_in_two():
+    reason = "loses 3.1 pt of accuracy on 1,000 items, " * 8
+    for terminal, lines in ((False, 2), (True, 8)):
+        live, file = told(terminal)
+        live.stage("proving on items that the search never saw, " * 5)
+        live.done(trial("keep-float(" + "layer, " * 20 + ") on openvino", "dropped", reason=reason), None)
+        shown = file.getvalue().splitlines()
+        assert (len(shown) == lines) if not terminal else (len(shown) >= lines)

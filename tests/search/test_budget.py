@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from trimtab.search.budget import Budget
 
 
@@ -20,7 +23,9 @@ def test_no_trial_begins_after_the_last_second_or_the_last_trial() -> None:
     assert not Budget(seconds=10, trials=3).over(2)
 
 
-def test_the_deadline_lies_ahead_by_what_is_left() -> None:
-    import time
-
-    assert abs(Budget(seconds=50).deadline() - time.monotonic() - 50) < 1
+@given(seconds=st.floats(0, 1e5), spent=st.floats(0, 2e5), reserve=st.floats(0, 1e5), trials=st.integers(0, 50))
+def test_what_is_left_is_never_negative_and_never_more_than_was_given(seconds, spent, reserve, trials) -> None:
+    budget = Budget(seconds=seconds, spent_s=spent, reserve_s=reserve, trials=20)
+    assert 0 <= budget.left() <= max(0.0, seconds - spent - reserve)
+    assert budget.elapsed() >= spent
+    assert budget.over(trials) == (trials >= 20 or budget.left() == 0)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine
-from trimtab.core.values import Trial, Variant, Workload
+from trimtab.core.values import Goal, Limit, NoWorse, Ratio, Settings, Step, Trial, TrialState, Variant, Workload
 from trimtab.search import plan
 from trimtab.search.race import Race
+
+Install = Callable[[str, str, str], None]
 
 SMALL = ("onnxruntime", "static-int8", "dynamic-int8")
 
@@ -74,15 +78,7 @@ def test_untouched_trials_are_those_without_a_technique(race: Race) -> None:
     tools = plan.toolbox(SMALL)
     race.run(race.shop.original)
     race.run(next(iter(plan.touched(race, tools))))
-    assert [trial.name for trial in plan.untouched_trials(race, tools)] == [race.shop.original.label()]
-
-
-def test_a_runtime_that_starts_too_slowly_for_the_budget_is_left_out(race: Race) -> None:
-    tools = plan.toolbox()
-    race.budget.seconds = 30.0
-    assert "torch-compile" not in [runtime.name for runtime in plan._by_cost(tools.runtimes, race)]
-    race.budget.seconds = 3600.0
-    assert "torch-compile" in [runtime.name for runtime in plan._by_cost(tools.runtimes, race)]
+    assert [trial.name for trial in plan.untouched_trials(race)] == [race.shop.original.label()]
 
 
 def test_the_preview_names_what_is_refused_and_why(original: Variant, race: Race) -> None:
@@ -97,3 +93,152 @@ def _kept_with_ratio(race: Race, trial: Trial, value: float) -> None:
     assert race.trials[0].screening is not None
     screening = replace(race.trials[0].screening, value=value, low=value, high=value)
     race.journal._trials[trial.name] = replace(trial, state="kept", screening=screening)
+
+
+def tried(
+    race: Race,
+    *techniques: str,
+    runtime: str = "onnxruntime",
+    value: float = 1.0,
+    state: TrialState = "kept",
+    quality: NoWorse | None = None,
+    **settings: Any,
+) -> Trial:
+    """Enter a trial that was never run: these techniques one after the other, timed at that ratio."""
+    steps = tuple(Step(technique=name) for name in techniques)
+    chosen = Settings(runtime=runtime, **settings)
+    variant = replace(race.shop.original, settings=chosen, steps=steps)
+    screening = Ratio(
+        reading="latency", variant=variant.key, baseline="b", value=value, low=value, high=value, level=0.95,
+        margin=0.03, verdict="inconclusive", blocks=16, processes=1,
+    )  # fmt: skip
+    trial = Trial(
+        name=variant.label(), steps=steps, settings=chosen, variant=variant, state=state, reason="",
+        screening=screening, quality=quality,
+    )  # fmt: skip
+    race.journal.add(trial)
+    race.names.append(trial.name)
+    return trial
+
+
+def test_settings_of_a_runtime_are_the_fastest_of_each_precision(race: Race) -> None:
+    for precision, threads, value in (("fp32", 1, 0.9), ("fp32", 2, 0.5), ("bf16", 2, 0.4)):
+        tried(race, runtime="openvino", value=value, precision=precision, threads=threads)
+    tried(race, runtime="openvino", value=0.1, state="dropped", precision="fp16")
+    tried(race, value=0.2)
+    found = plan.settings_of(race.trials, "openvino")
+    assert [(settings.precision, settings.threads) for settings in found] == [("bf16", 2), ("fp32", 2)]
+    assert plan.settings_of(race.trials, "torch") == []
+
+
+def test_a_toolbox_is_in_the_order_of_what_its_plug_ins_say(install: Install) -> None:
+    for name, order in (("late", 1e9), ("early", -1e9)):
+        install("techniques", name, f"class Plugin:\n    name = {name!r}\n    order = {order}\n")
+    names = [technique.name for technique in plan.toolbox().techniques]
+    assert (names[0], names[-1]) == ("early", "late")
+    assert [technique.name for technique in plan.toolbox(("late", "early")).techniques] == ["early", "late"]
+
+
+def test_a_technique_that_saves_something_else_is_left_out(race: Race, install: Install) -> None:
+    code = """
+class Plugin:
+    name = "thrifty"
+    saves = "bytes"
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        from trimtab.core.values import Step
+        return variant.after(variant.model, Step(technique=self.name))
+"""
+    install("techniques", "thrifty", code)
+    tools = plan.toolbox(("onnxruntime", "thrifty"))
+    assert list(plan.touched(race, tools)) == []
+    small = Limit(reading="bytes", relation="<=", bound=1e9)
+    for goal in (Goal(objective="bytes"), Goal(limits=(small,))):
+        race.shop = replace(race.shop, goal=goal)
+        assert [variant.steps[-1].technique for variant in plan.touched(race, tools)] == ["thrifty"]
+
+
+def test_leaders_are_tried_on_the_other_settings_the_untouched_first(race: Race) -> None:
+    tried(race, value=1.0)
+    tried(race, "dynamic-int8", value=0.5)
+    tried(race, "static-int8", value=0.7, state="dropped")
+    found = list(plan.refined(race, plan.toolbox(("onnxruntime",))))
+    steps = [tuple(step.technique for step in variant.steps) for variant in found]
+    assert set(steps) == {(), ("dynamic-int8",)}
+    assert steps == sorted(steps, key=len), "a baseline searched less would make every gain look larger"
+    assert {variant.settings.runtime for variant in found} == {"onnxruntime"}
+
+
+def test_a_leader_on_an_engine_that_may_not_be_used_is_left_as_it_is(race: Race) -> None:
+    tried(race, value=1.0)
+    assert list(plan.refined(race, plan.toolbox(("openvino",)))) == []
+
+
+RESCUE = """
+from trimtab.core.values import Step, options
+class Plugin:
+    name = "rescue"
+    def __init__(self, technique="", max_drop=0.0):
+        self.given = options(technique=technique, max_drop=max_drop)
+    def rescue(self, step, max_drop):
+        return Step(technique=self.name, options=options(technique=step.technique, max_drop=max_drop))
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        return variant.after(variant.model, Step(technique=self.name, options=self.given))
+"""
+
+
+def test_what_is_fast_and_loses_too_much_is_rescued_once_for_each_technique(race: Race, install: Install) -> None:
+    install("techniques", "rescue", RESCUE)
+    tools = plan.toolbox(("onnxruntime", "rescue"))
+    tried(race, value=1.0)
+    tried(race, "static-int8", value=0.4, state="dropped")
+    tried(race, "static-int8", value=0.5, state="dropped", threads=1)
+    tried(race, "bf16", value=2.0, state="dropped")
+    found = list(plan.rescued(race, tools))
+    assert {variant.steps for variant in found} == {found[0].steps}, "bf16 would gain nothing"
+    given = dict(found[0].steps[-1].options)
+    assert given == {"technique": "static-int8", "max_drop": 0.005}, "half of what the goal allows"
+
+
+def test_without_anything_to_protect_there_is_nothing_to_rescue(race: Race, install: Install) -> None:
+    install("techniques", "rescue", RESCUE)
+    tried(race, value=1.0)
+    tried(race, "static-int8", value=0.4, state="dropped")
+    race.shop = replace(race.shop, goal=Goal(max_drop=None))
+    assert list(plan.rescued(race, plan.toolbox(("onnxruntime", "rescue")))) == []
+
+
+def test_a_technique_that_is_refused_is_never_made(race: Race, install: Install) -> None:
+    code = """
+class Plugin:
+    name = "choosy"
+    def refuses(self, variant, task):
+        return "not this one"
+    def apply(self, variant, context):
+        raise AssertionError
+"""
+    install("techniques", "choosy", code)
+    assert list(plan.touched(race, plan.toolbox(("onnxruntime", "choosy")))) == []
+    assert race.trials == []
+
+
+def test_only_what_a_runtime_takes_is_yielded_for_it(race: Race) -> None:
+    tools = plan.toolbox(("onnxruntime", "openvino", "torch"))
+    tried(race, value=1.0)
+    tried(race, "dynamic-int8", runtime="openvino", value=0.5, precision="fp32")
+    runtimes = {runtime.name: runtime for runtime in tools.runtimes}
+    found = [*plan.untouched(race, tools), *plan.refined(race, tools)]
+    assert {variant.settings.runtime for variant in found} == {"onnxruntime", "openvino"}, "torch runs no onnx"
+    assert all(runtimes[variant.settings.runtime].refuses(variant) is None for variant in found)
+
+
+def test_the_preview_names_the_settings_that_an_engine_would_be_tried_on(original: Variant, race: Race) -> None:
+    tools = plan.toolbox(("onnxruntime", "dynamic-int8"))
+    lines = plan.preview(original, race.shop.task, Workload(), replace(machine(), cores=4), tools)
+    for label in ("onnxruntime", "onnxruntime, 4 threads", "onnxruntime, 1 thread", "onnxruntime, no spinning"):
+        assert f"best untouched: {label}" in lines
+    assert next(line for line in lines if line.startswith("technique: ")).startswith("technique: dynamic-int8")
+    assert not any(line.startswith("not tried") for line in lines)

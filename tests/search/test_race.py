@@ -4,11 +4,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from trimtab.core.values import Goal, Limit, Reading, Settings, Step, Trial, Variant
+from trimtab.core import plugins
+from trimtab.core.values import Goal, Limit, Reading, Settings, Step, Variant, Workload
+from trimtab.formats.onnx import save
 from trimtab.search.journal import Journal
-from trimtab.search.race import Race, broken_limit, settings_of
+from trimtab.search.race import (
+    METERS,
+    Race,
+    as_ratio,
+    broken_limit,
+    foreign_meters,
+    outpaced,
+    same_weights,
+    unread_limit,
+)
+from trimtab.stats.ratios import ratio
 
 Install = Callable[[str, str, str], None]
 
@@ -175,20 +188,6 @@ def test_an_unavailable_reading_breaks_no_limit() -> None:
     assert broken_limit(readings, [Limit(reading="bytes", relation="<=", bound=5.0)]) is None
 
 
-def test_settings_of_a_runtime_are_the_fastest_of_each_precision(race: Race, original: Variant) -> None:
-    base = race.run(original)
-    assert base.screening is not None
-
-    def made(precision: str | None, threads: int, value: float) -> Trial:
-        assert base.screening is not None
-        settings = Settings(runtime="openvino", precision=precision, threads=threads)
-        screening = replace(base.screening, value=value)
-        return replace(base, name=f"{precision}{threads}", settings=settings, screening=screening)
-
-    trials = [made("fp32", 1, 0.9), made("fp32", 2, 0.5), made("bf16", 2, 0.4), base]
-    assert [(s.precision, s.threads) for s in settings_of(trials, "openvino")] == [("bf16", 2), ("fp32", 2)]
-
-
 def test_an_engine_whose_package_is_missing_costs_its_own_trial_only(
     race: Race, original: Variant, install: Install
 ) -> None:
@@ -198,3 +197,158 @@ def test_an_engine_whose_package_is_missing_costs_its_own_trial_only(
     trial = race.run(on(original, "missing"))
     assert trial.state == "failed"
     assert "pip install 'trimtab[magic]'" in trial.reason
+
+
+def test_limits_are_about_the_whole_model_not_about_one_place() -> None:
+    readings = [Reading(name="recall", value=0.1, place="cat"), Reading(name="bytes", value=4.0)]
+    limits = [Limit(reading="bytes", relation="<=", bound=5.0), Limit(reading="recall", relation=">=", bound=0.9)]
+    assert broken_limit(readings, limits) is None
+    assert unread_limit(readings, limits[:1]) is None
+    assert unread_limit(readings, limits) == "the limit on recall can't be checked: no meter could read it"
+    assert unread_limit([Reading(name="bytes", value=None)], limits[:1]) is not None
+
+
+def test_a_broken_limit_is_told_with_the_reading_and_the_bound() -> None:
+    found = broken_limit([Reading(name="recall", value=0.85)], [Limit(reading="recall", relation=">=", bound=0.9)])
+    assert found == "recall is 0.85, the limit is >= 0.9"
+
+
+def test_only_exports_keep_the_weights() -> None:
+    assert same_weights(())
+    assert same_weights((Step(technique="export-onnx"), Step(technique="export-openvino")))
+    assert not same_weights((Step(technique="export-onnx"), Step(technique="static-int8")))
+
+
+def test_meters_of_other_distributions_are_those_that_are_not_ours(install: Install) -> None:
+    assert set(METERS) == set(plugins.names("meters"))
+    assert foreign_meters() == ()
+    install("meters", "smell", "class Plugin:\n    name = 'smell'\n")
+    assert foreign_meters() == ("smell",)
+
+
+def test_a_meter_of_another_distribution_is_read_in_every_trial(
+    race: Race, original: Variant, install: Install
+) -> None:
+    code = """
+from trimtab.core.values import Reading, Trace
+class Plugin:
+    name = "smell"
+    def read(self, session, variant, task, workload):
+        return [Reading(name="smell", value=7.0), Trace(name="whiff", times=(0.0,), values=(1.0,))]
+"""
+    install("meters", "smell", code)
+    race.shop = replace(race.shop, goal=Goal(objective="smell"))
+    trial = race.run(original)
+    assert trial.state == "kept"
+    assert race.score(trial) == 7.0
+
+
+def test_a_ratio_keeps_every_number_of_its_estimate(original: Variant) -> None:
+    rng = np.random.default_rng(0)
+    found = ratio([rng.uniform(1, 2, 30)], [rng.uniform(1, 2, 30)], margin=0.05)
+    other = original.on(Settings(runtime="openvino"))
+    made = as_ratio(found, other, original, 0.05)
+    assert (made.variant, made.baseline, made.margin) == (other.key, original.key, 0.05)
+    assert (made.value, made.low, made.high, made.verdict) == (found.value, found.low, found.high, found.verdict)
+    assert (made.blocks, made.processes, made.level) == (30, 1, found.level)
+
+
+def test_a_trial_begins_only_while_trials_and_time_are_left(race: Race, original: Variant) -> None:
+    slow = on(original, "torch-compile")  # what starts in a minute is not begun in the last half
+    race.budget.seconds = 30.0
+    assert race.affords(original)
+    assert not race.affords(slow)
+    race.budget.seconds = 3600.0
+    assert race.affords(slow)
+    race.budget.trials = 0
+    assert not race.affords(original)
+
+
+def test_what_is_in_the_journal_is_met_again_whatever_is_left(race: Race, original: Variant) -> None:
+    trial = race.run(original)
+    race.names.clear()
+    race.budget.seconds = 0.0
+    assert race.affords(original)
+    assert not race.affords(on(original, "openvino"))
+    assert race.run(original) == trial
+
+
+def test_when_the_budget_is_spent_only_what_was_made_before_is_returned(race: Race, original: Variant) -> None:
+    step = Step(technique="dynamic-int8")
+    made = race.made(original, step)
+    assert made is not None
+    race.budget.seconds = 0.0
+    assert race.made(original, step) == made
+    assert race.made(original, Step(technique="static-int8")) is None
+    assert race.trials == [], "it was not tried, so it has not failed"
+
+
+def test_a_trial_remembers_what_making_its_variant_took(race: Race, original: Variant) -> None:
+    made = race.made(original, Step(technique="dynamic-int8"))
+    assert made is not None
+    plain, changed = race.run(original), race.run(made)
+    assert plain.making_s == 0
+    assert 0 < changed.making_s < 60
+    assert race.journal.cost(changed) == changed.seconds + changed.making_s
+    assert race.journal.seconds == pytest.approx(plain.seconds + changed.seconds + changed.making_s)
+
+
+def test_a_technique_that_fails_is_not_tried_again(race: Race, original: Variant, install: Install) -> None:
+    code = "class Plugin:\n    name = 'broken'\n    def refuses(self, variant, task): return 'not today'\n"
+    install("techniques", "broken", code)
+    for _ in range(2):
+        assert race.made(original, Step(technique="broken")) is None
+    (trial,) = race.trials
+    assert trial.reason == "broken: not today"
+    assert trial.variant is None
+    assert trial.log is not None
+    assert len(race.journal) == 1
+
+
+def test_the_reference_is_opened_again_after_a_worker_failed(race: Race, original: Variant, install: Install) -> None:
+    race.run(original)
+    assert race._reference is not None
+    race._reference[0].close()  # as when the memory ran out
+    install("runtimes", "other", engine("other"))
+    assert race.run(on(original, "other")).state == "failed"
+    install("runtimes", "third", engine("third"))
+    assert race.run(on(original, "third")).state in ("kept", "dropped")
+
+
+def test_a_model_of_another_fixed_batch_is_never_compared_as_if_it_did_the_same(
+    race: Race, original: Variant, tmp_path: Path
+) -> None:
+    four = fixed(original, 4, tmp_path / "four.onnx")
+    race.run(original)
+    trial = race.run(four.on(Settings(runtime="onnxruntime", threads=1)))
+    assert trial.state == "failed"
+    assert "this model takes 4 items per call" in trial.reason
+    race.shop = replace(race.shop, goal=Goal(workload=Workload(batch=4)))
+    race.close()
+    assert race.run(four.on(Settings(runtime="onnxruntime", threads=2))).screening is not None
+
+
+def fixed(variant: Variant, batch: int, path: Path) -> Variant:
+    """Return the tiny network with a batch that is fixed."""
+    import onnx
+
+    proto = onnx.load(variant.model.path)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    return replace(variant, model=save(proto, path))
+
+
+@pytest.mark.parametrize("name", ["a b/c:d", "量化 on openvino", "x" * 400, "../../etc/passwd"])
+def test_a_log_has_a_name_that_every_file_system_takes(race: Race, name: str) -> None:
+    path = race._log(name)
+    assert path.parent == race.shop.folder.parent / "logs"
+    assert len(path.name.encode()) < 200
+    assert path.name.isascii()
+
+
+def test_outpaced_is_what_was_never_judged(race: Race, original: Variant, install: Install) -> None:
+    install("runtimes", "slower", engine("slower", run="time.sleep(0.002)"))
+    kept, slow = race.run(original), race.run(on(original, "slower"))
+    assert outpaced(slow)
+    assert not outpaced(kept)
+    assert not outpaced(replace(slow, screening=None)), "dropped for a limit, before it was timed"

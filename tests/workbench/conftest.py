@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from trimtab.core.values import Goal
+from trimtab.core.machine import machine
+from trimtab.core.values import Goal, NoWorse, Ratio, Settings, Step, Task, Trial, Variant
+from trimtab.search.budget import Budget
+from trimtab.search.journal import Journal
+from trimtab.search.making import Shop
+from trimtab.search.progress import Silent
+from trimtab.search.race import Race
+from trimtab.workbench.opening import open_model
 from trimtab.workbench.optimize import Effort, Job
 
 
@@ -62,3 +69,54 @@ def job(digits_files: tuple[Path, Path], tmp_path: Path) -> Callable[..., Job]:
         return Job(**{**parts, **given})
 
     return make
+
+
+@pytest.fixture
+def over(digits_files: tuple[Path, Path], tmp_path: Path) -> Iterator[Race]:
+    """A race that is over: nothing is known of it but what a test enters."""
+    original = open_model(digits_files[0], tmp_path / "model")
+    shop = Shop(task=Task(), goal=Goal(), original=original, folder=tmp_path / "work" / "variants")
+    made = Race(
+        shop=shop,
+        journal=Journal(tmp_path / "work" / "journal.jsonl"),
+        budget=Budget(seconds=600),
+        progress=Silent(),
+        machine=machine(),
+    )
+    yield made
+    made.close()
+
+
+def verdict_on(worse: int, items: int = 700, **given: Any) -> NoWorse:
+    """What was found of a variant that answers so many items wrong which the original answers right."""
+    parts = {
+        "metric": "accuracy", "variant": "v", "baseline": "b", "max_drop": 0.01, "error": 0.05,
+        "method": "Tango's score test", "items": items, "groups": items, "difference": -worse / items, "low": -1.0,
+        "high": 1.0, "better": 0, "worse": worse, "flips": worse, "proven": worse == 0,
+        "reason": "" if worse == 0 else "loses too much",
+    }  # fmt: skip
+    return NoWorse(**{**parts, **given})
+
+
+@pytest.fixture
+def enter(over: Race) -> Callable[..., Trial]:
+    """Enter a trial into the race: its techniques, its time ratio, and how many of 700 items it loses."""
+
+    def made(*techniques: str, value: float = 1.0, worse: int = 0, threads: int | None = None, **given: Any) -> Trial:
+        steps = tuple(Step(technique=name) for name in techniques)
+        settings = Settings(runtime="onnxruntime", threads=threads)
+        variant = Variant(model=over.shop.original.model, settings=settings, steps=steps)
+        screening = Ratio(
+            reading="latency", variant=variant.key, baseline="b", value=value, low=0.99 * value, high=1.01 * value,
+            level=0.95, margin=0.03, verdict="inconclusive", blocks=16, processes=1,
+        )  # fmt: skip
+        parts = {
+            "name": variant.label(), "steps": steps, "settings": settings, "variant": variant, "state": "kept",
+            "reason": "", "screening": screening, "quality": verdict_on(worse), "seconds": 1.0,
+        }  # fmt: skip
+        trial = Trial(**{**parts, **given})
+        over.journal.add(trial)
+        over.names.append(trial.name)
+        return trial
+
+    return made

@@ -6,15 +6,17 @@ import pytest
 
 from trimtab.core.errors import BadInput, Busy
 from trimtab.core.files import owned
+from trimtab.search.progress import Silent
 from trimtab.workbench.clean import free, leftovers
+from trimtab.workbench.optimize import Effort, prepare
 
 
 def run(folder: Path, finished: bool = False) -> Path:
     """Leave what a run leaves: 1,000 bytes in its work folder."""
     work = folder / "work"
     (work / "data").mkdir(parents=True)
-    (work / "run.txt").write_text("x" * 100)
-    (work / "data" / "a.npy").write_bytes(bytes(900))
+    (work / "run.txt").write_text("0123456789abcdef" * 2 + "\n")
+    (work / "data" / "a.npy").write_bytes(bytes(967))
     if finished:
         (folder / "manifest.json").write_text("{}")
         (folder / "report.html").write_text("report")
@@ -63,6 +65,26 @@ def test_a_run_that_still_works_is_left_alone(tmp_path):
     with owned(work), pytest.raises(Busy):
         free(found)
     assert (work / "data" / "a.npy").exists()
+
+
+@pytest.mark.parametrize("content", ["", "my notes\n", "0123456789abcdef", "0123456789abcdef" * 2 + "\nand more\n"])
+def test_a_folder_of_somebody_else_that_is_named_alike_is_never_touched(tmp_path, content):
+    work = run(tmp_path)
+    (work / "run.txt").write_text(content)
+    assert leftovers([tmp_path]) == ()
+    (work / "run.txt").unlink()
+    (work / "run.txt").mkdir()
+    assert leftovers([tmp_path]) == ()
+
+
+def test_what_a_real_run_leaves_is_found(tmp_path, job):
+    given = job(effort=Effort(seconds=5, trials=1, only=("onnxruntime",)))
+    prepare(given, Silent())[0].close()
+    (found,) = leftovers([tmp_path])
+    assert (found.folder, found.finished) == (given.output / "work", False)
+    assert found.bytes > 0
+    free(found)
+    assert leftovers([tmp_path]) == ()
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,12 @@ import pytest
 from sklearn.metrics import accuracy_score, r2_score
 
 from trimtab.core.errors import BadInput
-from trimtab.core.values import Goal, Settings, Task, Variant, Workload
+from trimtab.core.values import Goal, Settings, Task, Variant
 from trimtab.data.request import DataRequest
 from trimtab.data.task import open_task
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
-from trimtab.workbench.compare import Care, compare, compare_predictions, judged, timing_inputs
+from trimtab.workbench.compare import Care, compare, compare_predictions, judged
 from trimtab.workbench.opening import open_model
 
 ITEMS = 400
@@ -46,10 +45,8 @@ def test_times_and_judges_every_variant_against_the_first(variants, tmp_path):
 def test_all_items_are_judged_but_those_that_calibrate(variants, tmp_path):
     task = open_task({**DATA, "labels": LABELS}, variants[0].model, tmp_path / "data")
     sizes = {split.name: len(split) for split in task.splits}
-    (whole,) = judged(variants, task, Goal(), Care())
+    (whole,) = judged(variants, task, Goal())
     assert whole.items == sizes["select"] + sizes["certify"] == ITEMS - sizes["calibrate"]
-    (part,) = judged(variants, task, Goal(), Care(split="select"))
-    assert part.items == sizes["select"]
     rows = np.concatenate([np.load(split.rows.path) for split in task.splits if split.name != "calibrate"])
     other = PERCEPTRON.graph(1)
     import onnxruntime
@@ -61,28 +58,23 @@ def test_all_items_are_judged_but_those_that_calibrate(variants, tmp_path):
 def test_groups_are_kept_over_both_splits(variants, tmp_path):
     grouped = {**DATA, "labels": LABELS, "groups": np.arange(ITEMS) // 4}
     task = open_task(grouped, variants[0].model, tmp_path / "data", DataRequest(groups="groups"))
-    (found,) = judged(variants, task, Goal(), Care())
+    (found,) = judged(variants, task, Goal())
     assert found.groups == found.items // 4
 
 
 def test_without_data_only_the_time_is_compared(variants):
-    assert judged(variants, Task(), Goal(), Care()) == ()
+    assert judged(variants, Task(), Goal()) == ()
+
+
+def test_a_drop_that_says_nothing_is_refused_before_anything_runs(variants, tmp_path):
+    task = open_task({**DATA, "labels": LABELS}, variants[0].model, tmp_path / "data")
+    with pytest.raises(BadInput, match=r"max_drop=5 says nothing about accuracy: .*0\.01 is one point"):
+        judged(variants, task, Goal(max_drop=5.0))
 
 
 def test_one_model_is_no_comparison(variants):
     with pytest.raises(BadInput, match="at least two models"):
         compare(variants[:1], Task())
-
-
-def test_models_are_timed_on_items_of_the_data_at_the_batch_of_the_workload(variants, tmp_path):
-    task = open_task({**DATA, "labels": LABELS}, variants[0].model, tmp_path / "data")
-    split = task.split("select")
-    assert split is not None
-    fed = timing_inputs(variants[0], task, Workload(batch=3), 0)
-    assert np.array_equal(fed["x"], DATA["x"][np.load(split.rows.path)[:3]])
-    many = timing_inputs(variants[0], replace(task, splits=(split,)), Workload(batch=len(split) + 2), 0)
-    assert np.array_equal(many["x"][-2:], many["x"][:2]), "the items begin again"
-    assert timing_inputs(variants[0], Task(), Workload(batch=5), 0)["x"].shape == (5, 16)
 
 
 class TestPredictionFiles:
@@ -131,6 +123,8 @@ class TestPredictionFiles:
             ("text.npy", np.array(["a"] * 400), "give numbers, a row per item"),
             ("objects.npy", np.array([{}] * 400), "holds no plain array"),
             ("one.npy", np.float64(3.0), "give numbers, a row per item"),
+            ("nothing.npy", np.zeros(0), "give numbers, a row per item"),
+            ("complex.npy", np.zeros(400, complex), "give numbers, a row per item"),
         ],
     )
     def test_files_that_can_not_be_used_are_one_clear_line(self, tmp_path, name, content, words):
@@ -148,5 +142,45 @@ class TestPredictionFiles:
             with pytest.raises(BadInput, match="holds no plain array"):
                 compare_predictions([files[1], tmp_path / name], files[0])
         np.savez(tmp_path / "named.npz", mine=self.TRUTH)
-        with pytest.raises(BadInput, match="holds no array `outputs` or `labels`, only mine"):
+        with pytest.raises(BadInput, match="holds no array `outputs`, only mine"):
             compare_predictions([files[1], tmp_path / "named.npz"], files[0])
+
+    def test_one_archive_may_hold_labels_and_outputs(self, tmp_path):
+        new = np.where(np.arange(400) < 40, (self.TRUTH + 1) % 3, self.TRUTH)
+        np.savez(tmp_path / "a.npz", outputs=self.TRUTH, labels=self.TRUTH)
+        np.savez(tmp_path / "b.npz", outputs=new, labels=self.TRUTH)
+        (found,) = compare_predictions([tmp_path / "a.npz", tmp_path / "b.npz"], tmp_path / "b.npz")
+        assert found.difference == -0.1
+
+    def test_truths_are_classes(self, tmp_path):
+        truth = self.TRUTH > 0
+        files = self.saved(tmp_path, truth=truth, a=truth, b=~truth)
+        (found,) = compare_predictions(files[1:], files[0])
+        assert (found.metric, found.difference) == ("accuracy", -1.0)
+
+    @pytest.mark.parametrize(
+        ("labels", "words"),
+        [
+            (np.eye(3, dtype=np.int64)[TRUTH], r"whole numbers of shape \(400, 3\): give one class number per item"),
+            (np.where(TRUTH == 2, np.nan, 1.0), "truth.npy holds NaN or infinity"),
+        ],
+    )
+    def test_labels_that_can_not_be_used_are_one_clear_line(self, tmp_path, labels, words):
+        files = self.saved(tmp_path, truth=labels, a=self.TRUTH, b=self.TRUTH)
+        with pytest.raises(BadInput, match=words):
+            compare_predictions(files[1:], files[0])
+
+    def test_a_metric_or_a_drop_that_makes_no_sense_is_told(self, tmp_path):
+        files = self.saved(tmp_path, truth=self.TRUTH, a=self.TRUTH, b=self.TRUTH)
+        with pytest.raises(BadInput, match="there is no metric 'taste'"):
+            compare_predictions(files[1:], files[0], metric="taste")
+        with pytest.raises(BadInput, match="max_drop=2 says nothing about accuracy"):
+            compare_predictions(files[1:], files[0], Goal(max_drop=2.0))
+        with pytest.raises(BadInput, match="at least two files with predictions"):
+            compare_predictions(files[1:2], files[0])
+
+    def test_files_are_judged_without_writing_anything(self, tmp_path):
+        files = self.saved(tmp_path, truth=self.TRUTH, a=self.TRUTH, b=self.TRUTH)
+        before = sorted(tmp_path.iterdir())
+        compare_predictions(files[1:], files[0])
+        assert sorted(tmp_path.iterdir()) == before

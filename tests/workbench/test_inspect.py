@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -82,12 +83,13 @@ def test_a_format_that_does_not_tell_is_said_not_guessed(tmp_path, recurrent, mo
     made = plugins.make
 
     def make(group: str, name: str, *options: object) -> object:
-        return FakeFormat() if group == "formats" else made(group, name, *options)
+        return FakeFormat() if (group, name) == ("formats", "fake") else made(group, name, *options)
 
     monkeypatch.setattr(plugins, "make", make)
-    found = inspect(recurrent)
+    found = inspect(replace(recurrent, format="fake"))
     values = {reading.name: reading for reading in found.readings}
     assert (found.contents, found.work, found.precision) == (None, None, ())
+    assert all(ability.refusal for ability in found.runtimes), "nothing runs such a model"
     assert (values["macs"].value, values["macs"].provenance) == (None, "unavailable")
 
 

@@ -3,17 +3,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput, WorkerCrashed
 from trimtab.core.machine import machine
-from trimtab.core.values import Measurement, Reading, Settings, Task, Variant, Workload
+from trimtab.core.values import Measurement, Reading, Settings, Task, Variant, Workload, options
+from trimtab.stores.folder import FolderStore
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
 from trimtab.testing.samples import task as sample_task
-from trimtab.workbench.measure import ORDER, folder_store, measure, with_compression
+from trimtab.workbench import measure as subject
+from trimtab.workbench.measure import arithmetic, measure, with_compression
 from trimtab.workbench.opening import open_model
 
 
@@ -38,7 +41,7 @@ def test_reads_what_the_meters_named_tell_and_nothing_else(variant, task):
 
 
 def test_without_data_the_quality_is_left_out_unless_it_was_asked_for(variant, monkeypatch):
-    monkeypatch.setattr(plugins, "names", lambda group: ("quality", "size"))
+    monkeypatch.setattr(subject, "METERS", ("size", "quality"))
     found = measure(variant, Task())
     assert {reading.name for reading in found.readings} == {"parameters", "bytes"}
     with pytest.raises(BadInput, match="there is no split 'select' to answer; give --data"):
@@ -50,17 +53,13 @@ def test_a_split_that_the_data_does_not_have_is_named_with_those_it_has(variant,
         measure(variant, task, split="test")
 
 
-def test_every_meter_that_is_installed_has_its_place(variant):
-    assert set(ORDER) == set(plugins.names("meters"))
-
-
 def test_a_meter_that_does_not_exist_is_named_with_the_known_ones(variant, task):
     with pytest.raises(BadInput, match=r"there is no meter named 'taste'; known are: .*latency"):
         measure(variant, task, meters=("taste",))
 
 
 def test_what_was_measured_before_is_returned_as_it_was(variant, task, tmp_path):
-    store = folder_store(tmp_path / "kept")
+    store = FolderStore(str(tmp_path / "kept"))
     first = measure(variant, task, meters=("size",), store=store)
     marked = replace(first, time="before")
     (path,) = (tmp_path / "kept").iterdir()
@@ -116,3 +115,44 @@ def test_compression_is_original_over_compressed(variant, task):
     assert found.value("compression_parameters") == 4
     assert found.value("compression_bytes") == 4
     assert found.readings[: len(smaller.readings)] == smaller.readings
+
+
+class FakeSession:
+    """Tells what its engine computes in."""
+
+    def __init__(self, variant: Variant, told: str | None) -> None:
+        self.variant, self.told = variant, told
+
+    def info(self) -> dict[str, Any]:
+        return {"load_s": 0.1, "precision": self.told}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "bits", "scope"),
+    [
+        (None, "bf16", 16, "the engine's own choice, nothing was asked for"),
+        ("fp32", "fp32", 32, "as asked for"),
+        ("fp16", "fp32", 32, "the engine's own choice, fp16 was asked for"),
+        (None, "fp8", None, "the engine's own choice, nothing was asked for"),
+    ],
+)
+def test_the_numbers_that_an_engine_computes_in_are_those_it_tells(variant, asked, told, bits, scope):
+    session: Any = FakeSession(variant.on(Settings(runtime="openvino", precision=asked)), told)
+    (reading,) = arithmetic(session)
+    assert (reading.name, reading.place, reading.unit) == ("arithmetic", told, "bit")
+    assert (reading.value, reading.scope) == (bits, scope)
+    assert reading.provenance == ("unavailable" if bits is None else "counted"), "never a number that nobody knows"
+
+
+def test_an_engine_that_does_not_tell_gets_no_such_reading(variant):
+    assert arithmetic(FakeSession(variant, None)) == ()  # type: ignore[arg-type]  # a fake
+
+
+@pytest.mark.parametrize("asked", [None, "fp32"])
+def test_what_openvino_chose_by_itself_is_said_where_its_time_is(variant, task, asked):
+    pytest.importorskip("openvino")
+    chosen = variant.on(Settings(runtime="openvino", precision=asked, threads=1))
+    found = measure(chosen, task, meters={"latency": options(calls=3, seconds=0.1)})
+    (reading,) = found.named("arithmetic")
+    assert reading.place == asked or (asked is None and reading.place in ("fp32", "bf16", "fp16"))
+    assert found.value("latency_p50") is not None

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given as each
+from hypothesis import strategies as st
 
-from trimtab.core import plugins
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.machine import machine
-from trimtab.core.values import Settings, Task
+from trimtab.core.values import Model, Settings, Signature, Task, Variant
 from trimtab.serving.bundle import write_bundle
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
 from trimtab.workbench.opening import (
     ModelRequest,
+    as_given,
     default_settings,
     example_of,
-    native_settings,
     open_model,
     parse_examples,
     parse_states,
@@ -148,8 +151,47 @@ class TestLiveModules:
             assert example_of(module, unknown) == ()
 
 
-def test_a_model_runs_on_its_own_runtime_by_default() -> None:
-    runtimes = plugins.every("runtimes")
-    assert native_settings("onnx", runtimes) == Settings(runtime="onnxruntime")
-    assert native_settings("openvino", runtimes) == Settings(runtime="openvino")
-    assert native_settings("unheard-of", runtimes) is None
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [("onnx", "onnxruntime"), ("openvino", "openvino"), ("torch", "torch"), ("huggingface", "torch")],
+)
+def test_a_model_runs_on_its_own_runtime_by_default(name: str, runtime: str) -> None:
+    model = Model(format=name, path=Path("m"), digest="d", signature=Signature(inputs=(), outputs=()))
+    assert as_given(model) == Variant(model=model, settings=Settings(runtime=runtime))
+
+
+def test_a_format_that_nothing_runs_is_told() -> None:
+    model = Model(format="unheard-of", path=Path("m"), digest="d", signature=Signature(inputs=(), outputs=()))
+    with pytest.raises(BadInput, match="no runtime of this installation runs unheard-of models; trimtab inspect"):
+        as_given(model)
+
+
+def test_a_request_keeps_everything_that_was_typed(tmp_path: Path) -> None:
+    request = ModelRequest(
+        weights=tmp_path / "w.safetensors",
+        trust_pickle=True,
+        states=(("h_in", "h_out"),),
+        example=(("x", (1, 2), "float32"),),
+    )
+    opening = request.opening(tmp_path)
+    assert {name: getattr(opening, name) for name in ("weights", "trust_pickle", "states", "example")} == {
+        name: getattr(request, name) for name in ("weights", "trust_pickle", "states", "example")
+    }
+    assert opening.folder == tmp_path
+
+
+def test_a_bundle_that_was_changed_is_not_opened(tmp_path: Path) -> None:
+    variant = open_model(source("onnx", tmp_path), tmp_path / "work")
+    write_bundle(tmp_path / "b", variant, Task(), measurement=None, certificate=None, machine=machine(), version="")
+    (tmp_path / "b" / "model" / "perceptron.onnx").write_bytes(b"changed")
+    with pytest.raises(BadInput, match="was changed; copy the whole folder again"):
+        open_model(tmp_path / "b", tmp_path / "work")
+
+
+@each(
+    name=st.text("abcXYZ_.0123456789", min_size=1, max_size=12),
+    sizes=st.lists(st.integers(1, 10**6), max_size=5),
+    dtype=st.sampled_from(("float32", "int64", "uint8", "bool", "float16")),
+)
+def test_every_input_reads_back_as_it_was_typed(name: str, sizes: list[int], dtype: str) -> None:
+    assert parse_examples([f"{name}:{dtype}{sizes}"]) == ((name, tuple(sizes), dtype),)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,23 @@ import pytest
 
 from trimtab.core.errors import BadInput, Busy
 from trimtab.core.files import owned
-from trimtab.core.values import Goal, Limit, Result, Trial
+from trimtab.core.values import Goal, Limit, Result, Settings, Trial, Variant
+from trimtab.data.request import DataRequest
+from trimtab.search.budget import Budget
 from trimtab.search.progress import Silent
+from trimtab.search.race import Race
 from trimtab.serving.bundle import load, read_manifest
-from trimtab.workbench.optimize import Effort, Job, optimize_job, preview_job
+from trimtab.stats.noninferiority import fewest_items
+from trimtab.workbench.optimize import (
+    Effort,
+    Job,
+    affordable,
+    best_untouched,
+    explore,
+    optimize_job,
+    prepare,
+    preview_job,
+)
 from trimtab.workbench.report import read_result
 
 MakeJob = Callable[..., Job]
@@ -29,6 +42,10 @@ class Told(Silent):
 
     def __init__(self) -> None:
         self.tried: list[str] = []
+        self.said: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.said.append(text)
 
     def done(self, trial: Trial, best: Trial | None) -> None:
         self.tried.append(trial.name)
@@ -168,7 +185,7 @@ def test_smallest_size_wins_when_size_is_minimized(job: MakeJob) -> None:
 def test_an_interrupt_keeps_the_best_so_far(job: MakeJob) -> None:
     class Interrupting(Silent):
         def done(self, trial: Trial, best: Trial | None) -> None:
-            if len(trial.steps) == 0 and trial.settings.threads is not None:
+            if trial.steps:
                 raise KeyboardInterrupt
 
     result = optimize_job(job(goal=Goal(max_drop=0.02)), Interrupting())
@@ -219,3 +236,142 @@ def test_a_killed_run_continues_and_repeats_at_most_the_trial_under_way(job: Mak
     after = [json.loads(line)["name"] for line in journal.read_text().splitlines()]
     assert after[: len(before)] == before
     assert len(set(after)) == len(after)
+
+
+def test_where_the_time_went_counts_what_made_the_winner(finished: tuple[Job, Result]) -> None:
+    _, result = finished
+    spent = dict(result.spent)
+    winner = next(trial for trial in result.trials if trial.name == result.winner)
+    assert spent["of it for the winner"] == pytest.approx(winner.seconds + winner.making_s, abs=1e-6)
+    assert (winner.making_s > 0) == bool(winner.steps)
+    assert spent["searching"] >= sum(trial.seconds for trial in result.trials)
+
+
+def test_going_on_with_an_old_folder_is_said_clearly(finished: tuple[Job, Result]) -> None:
+    job, _ = finished
+    told = Told()
+    prepare(job, told)[0].close()
+    (line,) = (text for text in told.said if "already" in text)
+    assert line.startswith(f"{job.output} holds this run already: going on after its ")
+    assert line.endswith("choose another --output or delete the folder)")
+
+
+def test_a_fresh_folder_is_not_said_to_be_an_old_one(job: MakeJob) -> None:
+    told = Told()
+    prepare(job(), told)[0].close()
+    assert told.said == ["opening the model and the data"]
+
+
+class Planned:
+    """A plan that is written down: variants of the original on so many threads."""
+
+    def __init__(self, race: Race, threads: int) -> None:
+        self.asked: list[int] = []
+        self._race, self._threads = race, threads
+
+    def __iter__(self) -> Iterator[Variant]:
+        for threads in range(1, self._threads + 1):
+            self.asked.append(threads)
+            yield self._race.shop.original.on(Settings(runtime="onnxruntime", threads=threads))
+
+
+def test_a_run_that_goes_on_meets_all_its_trials_though_the_budget_is_spent(
+    over: Race, enter: Callable[..., Trial]
+) -> None:
+    for threads in (1, 2, 3):
+        enter(value=1.0, threads=threads)
+    over.names.clear()
+    over.budget = Budget(seconds=100, spent_s=100)
+    plan = Planned(over, 9)
+    assert not explore(over, iter(plan))
+    assert [trial.settings.threads for trial in over.trials] == [1, 2, 3]
+    assert plan.asked == [1, 2, 3], "nothing new is planned, let alone tried"
+
+
+def test_what_is_new_in_the_plan_does_not_hide_what_was_tried_before(over: Race, enter: Callable[..., Trial]) -> None:
+    for threads in (1, 4):
+        enter(value=1.0, threads=threads)
+    over.names.clear()
+    over.budget = Budget(seconds=100, spent_s=100)
+    assert not explore(over, iter(Planned(over, 9)))
+    assert [trial.settings.threads for trial in over.trials] == [1, 4]
+
+
+def test_the_number_of_trials_counts_those_of_before(over: Race, enter: Callable[..., Trial]) -> None:
+    for threads in (1, 2):
+        enter(value=1.0, threads=threads)
+    over.names.clear()
+    over.budget = Budget(seconds=1e6, trials=2)
+    explore(over, iter(Planned(over, 5)))
+    assert len(over.trials) == 2
+
+
+def test_a_model_that_can_not_run_stops_the_search_with_the_reason(over: Race, enter: Callable[..., Trial]) -> None:
+    enter(threads=1, state="failed", reason="it fell over")
+    over.names.clear()
+    with pytest.raises(BadInput, match="the model as given can't be run: it fell over"):
+        explore(over, iter(Planned(over, 2)))
+
+
+def test_a_goal_that_no_meter_reads_stops_the_search(over: Race, enter: Callable[..., Trial]) -> None:
+    enter(threads=1)
+    over.names.clear()
+    over.shop = replace(over.shop, goal=Goal(objective="regret"))
+    with pytest.raises(BadInput, match="no meter reads 'regret' of this model, so it can't be improved"):
+        explore(over, iter(Planned(over, 2)))
+
+
+def test_the_best_untouched_is_the_fastest_that_keeps_its_weights(over: Race, enter: Callable[..., Trial]) -> None:
+    first = enter(value=1.0)
+    assert best_untouched(over) == first
+    best = enter(value=0.6, threads=1)
+    enter("export-openvino", value=0.8)
+    enter("static-int8", value=0.1)
+    enter(value=0.2, threads=2, state="dropped")
+    assert best_untouched(over) == best
+    exported = enter("export-openvino", value=0.5, threads=1)
+    assert best_untouched(over) == exported, "an export keeps the weights as they are"
+
+
+def test_a_metric_or_a_drop_that_makes_no_sense_ends_before_anything_runs(job: MakeJob) -> None:
+    with pytest.raises(BadInput, match="there is no metric 'taste'"):
+        optimize_job(job(data_request=DataRequest(metric="taste")))
+    with pytest.raises(BadInput, match="max_drop=3 says nothing about accuracy"):
+        optimize_job(job(goal=Goal(max_drop=3.0)))
+
+
+def test_a_model_without_a_classifiers_luck_may_go_on_when_told_to(job: MakeJob, digits_files, tmp_path) -> None:
+    with np.load(digits_files[1]) as data:
+        np.savez(tmp_path / "shifted.npz", inputs=data["inputs"], labels=(data["labels"] + 3) % 10)
+    given = job(data=tmp_path / "shifted.npz")
+    allowed = replace(given, effort=replace(given.effort, poor_model=True))
+    race, _ = prepare(allowed, Silent())
+    assert race.outputs is not None
+    race.close()
+
+
+def test_a_budget_too_short_for_all_items_proves_on_a_sample_and_says_so(job: MakeJob, tmp_path: Path) -> None:
+    slow = job(goal=Goal(max_drop=0.1), effort=Effort(seconds=100))
+    race, _ = prepare(slow, Silent())
+    race.close()
+    task, told = race.shop.task, []
+    select, certify = task.split("select"), task.split("certify")
+    assert select is not None
+    assert certify is not None
+    (tmp_path / "again").mkdir()
+    fewer = affordable(task, 0.08 * len(select), slow, tmp_path / "again", told)
+    assert len(fewer.split("certify") or ()) == 142  # 0.4 × 100 s / 3.5 answers of the split / 80 ms an item
+    assert told == [
+        f"the proof takes 142 of the {len(certify):,} items to certify, drawn at random: the budget of 100 s is too "
+        "short for the finalists to answer more (see --budget)"
+    ]
+    assert affordable(task, 1e-6, slow, tmp_path / "again", told) == fewer  # a continued run proves the same
+    assert affordable(task, 1e-6 * len(select), slow, tmp_path, told) == task
+
+
+def test_a_sample_is_never_too_small_to_prove_anything(job: MakeJob, tmp_path: Path) -> None:
+    hasty = job(goal=Goal(max_drop=0.03), effort=Effort(seconds=0.1))
+    race, _ = prepare(hasty, Silent())
+    race.close()
+    fewer = affordable(race.shop.task, 100.0, hasty, tmp_path, [])
+    assert len(fewer.split("certify") or ()) == 4 * fewest_items(0.03, 0.05)

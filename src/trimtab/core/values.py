@@ -550,8 +550,9 @@ TrialState = Literal["kept", "dropped", "failed", "proven", "unproven"]
 class Trial:
     """One variant that a search tried: what became of it, why, and where its log is.
 
-    `screening` is the time ratio to the best untouched variant from one process, `drop` what it lost on the
-    select split; neither is proof. `seconds` is what the trial cost.
+    `screening` is the time ratio to the model as given from one process, `quality` what it lost on the select split;
+    neither is proof until it is proven. `seconds` is what trying it took (and making it, where that failed),
+    `making_s` what its last step took: trials of the same steps share that.
     """
 
     name: str
@@ -565,6 +566,7 @@ class Trial:
     quality: NoWorse | None = None
     log: Path | None = None
     seconds: float = 0.0
+    making_s: float = 0.0
     parent: str | None = None
 
 

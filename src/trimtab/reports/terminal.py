@@ -21,7 +21,7 @@ _MOST_PLACES, _WORST_PLACES = 20, 5
 _QUALITY = "accuracy precision recall f1 top5 roc pr_auc mse mae r2 relative cosine agreement cost"
 _GROUPS = {
     "Quality": tuple(_QUALITY.split()),
-    "Speed": ("latency", "load_time", "first_call", "throughput", "cpu_use"),
+    "Speed": ("latency", "load_time", "first_call", "throughput", "cpu_use", "arithmetic"),
     "Size": ("parameters", "bytes", "compression", "peak_memory"),
     "Work": ("macs",),
 }

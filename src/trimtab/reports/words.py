@@ -117,7 +117,7 @@ def value(reading: Reading) -> str:
         return amount(reading.value, metric, signed=True)
     shown = scale(reading.name, reading.unit, reading.value)
     digits = _digits(reading.value / shown.factor, _half_width(reading) / shown.factor)
-    if reading.unit == "1" and reading.provenance == "counted" and shown.factor == 1.0:
+    if reading.unit in ("1", "bit") and reading.provenance == "counted" and shown.factor == 1.0:
         digits = 0 if float(reading.value).is_integer() else digits
     mark = "≈ " if reading.provenance in ("modelled", "assumed") else ""
     return mark + _with_unit(_number(reading.value / shown.factor, digits), shown)

@@ -27,10 +27,6 @@ class Budget:
         """Return the seconds that the search may still spend, never negative."""
         return max(0.0, self.seconds - self.reserve_s - self.elapsed())
 
-    def deadline(self) -> float:
-        """Return when the search must end, in `time.monotonic()` seconds."""
-        return time.monotonic() + self.left()
-
     def over(self, trials: int) -> bool:
         """Say whether no further trial may begin after that many."""
         return self.left() <= 0 or (self.trials is not None and trials >= self.trials)

@@ -8,7 +8,7 @@ from pathlib import Path
 from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import BadInput
 from trimtab.core.files import disk_errors, make_folder
-from trimtab.core.values import Trial
+from trimtab.core.values import Step, Trial
 
 
 class Journal:
@@ -46,16 +46,27 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """What all the finished trials cost."""
-        return sum(trial.seconds for trial in self._trials.values())
+        """What all the finished trials took, and making what they tried."""
+        return sum(trial.seconds for trial in self._trials.values()) + sum(self._making().values())
+
+    def cost(self, trial: Trial) -> float:
+        """Return the seconds that one trial took, and all the steps that made its variant."""
+        making = self._making()
+        return trial.seconds + sum(making.get(trial.steps[:end], 0.0) for end in range(1, len(trial.steps) + 1))
+
+    def _making(self) -> dict[tuple[Step, ...], float]:
+        """Return the seconds that the last one of some steps took, once for all the trials that share them."""
+        return {trial.steps: trial.making_s for trial in self._trials.values()}
 
     def _read(self) -> None:
         content = self._path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.decode().splitlines(), start=1):
+        for number, line in enumerate(
+            whole.split(b"\n")[:-1], start=1
+        ):  # a name may hold what str takes for a line end
             try:
-                trial = loads(Trial, line)
-            except BadInput as error:
+                trial = loads(Trial, line.decode())
+            except (BadInput, UnicodeDecodeError) as error:
                 raise BadInput(
                     f"line {number} of {self._path} is damaged; delete the folder {self._path.parent} to start afresh"
                 ) from error

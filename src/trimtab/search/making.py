@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from trimtab.core import plugins
-from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import Refused
-from trimtab.core.files import make_folder, write_text
+from trimtab.core.files import make_folder
+from trimtab.core.memo import remembered
 from trimtab.core.process import Limits, Process
 from trimtab.core.protocols import Context, Technique
 from trimtab.core.values import Goal, Step, Task, Variant, content_digest
-from trimtab.data.synthetic import inputs as synthetic_inputs
-from trimtab.meters.judge import judge, reference_labels
-from trimtab.meters.predict import predict
+from trimtab.data.batches import groups as groups_of
+from trimtab.meters.feed import timing_inputs
+from trimtab.meters.judge import Watch, judge_items, reference_labels
+from trimtab.meters.predict import predictions
 from trimtab.runtimes.session import open_session
 
-_KEPT = "variant.json"
+_GRACE, _MOST_GRACE_S = 0.5, 30.0  # beyond the deadline that a technique knows, until its process is ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,27 +40,46 @@ class Shop:
     memory_bytes: int | None = None
 
 
-def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path) -> Variant:
-    """Return the variant that a step makes of its parent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A variant, and the seconds that its last step took."""
+
+    variant: Variant
+    seconds: float
+
+
+def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path) -> Made:
+    """Return the variant that a step makes of its parent within some seconds, or has made before.
 
     Raises `Refused` when the technique can't do it, and `WorkerError` when it crashes, hangs or takes too much memory.
     """
     technique: Technique = plugins.make("techniques", step.technique, step.options)
     if reason := technique.refuses(parent, shop.task):
         raise Refused(f"{step.technique}: {reason}")
+    kept = _kept(shop, parent, step)
+
+    def anew() -> Made:
+        shutil.rmtree(kept.parent, ignore_errors=True)  # what a killed run left half made
+        make_folder(kept.parent)
+        most = seconds + min(_GRACE * seconds, _MOST_GRACE_S) + 1.0
+        limits = Limits(call_s=most, memory_bytes=shop.memory_bytes)
+        start = time.monotonic()
+        with Process("trimtab.search.making:Maker", shop, log=log, limits=limits) as maker:
+            variant: Variant = maker.call("make", parent, step, kept.parent, seconds)
+        return Made(variant=variant, seconds=time.monotonic() - start)
+
+    return remembered(kept, Made, anew)
+
+
+def is_made(shop: Shop, parent: Variant, step: Step) -> bool:
+    """Say whether `make` has only to read what it made before."""
+    return _kept(shop, parent, step).is_file()
+
+
+def _kept(shop: Shop, parent: Variant, step: Step) -> Path:
+    """Return the file that is written, into the variant's own folder, when it is made."""
     name = content_digest(parent.key, repr(step), shop.task.digest, shop.goal.max_drop)
-    folder = shop.folder / name
-    kept = folder / _KEPT
-    if kept.is_file():
-        return loads(Variant, kept.read_text())
-    limits = Limits(call_s=seconds, memory_bytes=shop.memory_bytes)
-    if folder.exists():
-        shutil.rmtree(folder)  # what a killed run left half made
-    make_folder(folder)
-    with Process("trimtab.search.making:Maker", shop, log=log, limits=limits) as maker:
-        variant: Variant = maker.call("make", parent, step, folder, seconds)
-    write_text(kept, dumps(variant))
-    return variant
+    return shop.folder / name / "variant.json"
 
 
 class Maker:
@@ -82,22 +102,40 @@ class Maker:
         )
         return technique.apply(parent, context)
 
-    def evaluate(self, variant: Variant) -> float:
-        """Return what the variant loses on the select split, in the metric's unit."""
+    def evaluate(self, variant: Variant, most: float | None = None) -> float:
+        """Return what the variant loses on the select split, in the metric's unit.
+
+        Given the most that may be lost, no more items are looked at than it takes to tell.
+        """
         task, goal = self._shop.task, self._shop.goal
         split = task.split("select")
         if split is None or self._shop.answers is None:
             raise Refused("there is no select split to evaluate on: give data with --data")
         original = np.load(self._shop.answers, allow_pickle=False)
-        with open_session(variant) as session:
-            outputs = predict(session, task, split, goal.workload)
         labels = reference_labels(task, split, original)
-        found = judge(task, split, labels, original, outputs, goal=goal, names=(variant.key, self._shop.original.key))
+        watch = Watch(task, labels, original, most)
+        chunks = []
+        with open_session(variant) as session:
+            for rows, chunk in predictions(session, task, split, goal.workload):
+                chunks.append(chunk)
+                if most is not None and (watch.add(rows, chunk) is not None or watch.clear):
+                    break
+        outputs, groups = np.concatenate(chunks), groups_of(split)
+        seen = slice(len(outputs))
+        found = judge_items(
+            task,
+            None if groups is None else groups[seen],
+            labels[seen],
+            original[seen],
+            outputs,
+            goal=goal,
+            names=(variant.key, self._shop.original.key),
+        )
         return -found.difference
 
     def time(self, variant: Variant) -> float:
         """Return the median seconds of one call at the goal's workload."""
-        feed = synthetic_inputs(variant.model.signature, self._shop.goal.workload, 0)
+        feed = timing_inputs(variant, self._shop.task, self._shop.goal.workload)
         with open_session(variant) as session:
             session.time(feed, 5)
             return float(np.median(session.time(feed, 20).wall_ns)) / 1e9

@@ -8,14 +8,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Runtime, Technique
 from trimtab.core.values import Goal, Machine, Settings, Step, Task, Trial, Variant, Workload, options
-from trimtab.search.race import Race, settings_of
+from trimtab.search.race import Race, same_weights
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
+_WORTH = 0.9  # a variant this much faster than the best is worth repairing: layers in float cost time again
+_RESCUE = 0.6  # the share of the time left that repairing one variant may take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,40 +28,27 @@ class Toolbox:
     runtimes: tuple[Runtime, ...]
     techniques: tuple[Technique, ...]
 
-    def technique(self, name: str) -> Technique | None:
-        """Return the technique of that name, or None."""
-        return next((t for t in self.techniques if t.name == name), None)
-
 
 def toolbox(only: Sequence[str] = ()) -> Toolbox:
     """Return every plug-in found, or those named.
 
     Runtimes that start fastest (`startup_s`) come first, and techniques that gain most for their cost (`order`).
     """
-
-    unknown = set(only) - set(plugins.names("runtimes")) - set(plugins.names("techniques"))
+    known = {group: plugins.names(group) for group in ("runtimes", "techniques")}
+    unknown = set(only).difference(*known.values())
     if unknown:
-        known_names = ", ".join((*plugins.names("runtimes"), *plugins.names("techniques")))
-        raise BadInput(f"--only {min(unknown)!r} is no runtime and no technique; known are: {known_names}")
+        listed = ", ".join(itertools.chain(*known.values()))
+        raise BadInput(f"--only {min(unknown)!r} is no runtime and no technique; known are: {listed}")
 
-    def chosen(group: str) -> list[str]:
-        known = set(plugins.names(group))
-        return [name for name in plugins.names(group) if not set(only) & known or name in only]
+    def chosen(group: str, cost: str) -> tuple[Any, ...]:
+        names = [name for name in known[group] if name in only] or known[group]
+        return tuple(sorted((plugins.make(group, name) for name in names), key=lambda made: getattr(made, cost, 0.0)))
 
-    runtimes = sorted(
-        (plugins.make("runtimes", name) for name in chosen("runtimes")), key=lambda r: _cost(r, "startup_s")
-    )
-    techniques = sorted(
-        (plugins.make("techniques", name) for name in chosen("techniques")), key=lambda t: _cost(t, "order")
-    )
-    return Toolbox(runtimes=tuple(runtimes), techniques=tuple(techniques))
+    return Toolbox(runtimes=chosen("runtimes", "startup_s"), techniques=chosen("techniques", "order"))
 
 
 def lossless(technique: Technique) -> bool:
-    """Say whether a technique keeps the weights as they are, so that its result is still untouched.
-
-    Such a technique is an export; its `produces` names the format that it makes.
-    """
+    """Say whether a technique keeps the weights as they are: an export, whose `produces` names the format it makes."""
     return bool(getattr(technique, "lossless", False))
 
 
@@ -66,7 +56,7 @@ def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield the original, and the same weights on every runtime's defaults, once for each precision."""
     yield race.shop.original
     for variant in sources(race, tools):
-        for runtime in _by_cost(tools.runtimes, race):
+        for runtime in tools.runtimes:
             seen: set[str | None] = set()
             for candidate in _settings(race, runtime, variant):
                 if candidate.settings.precision not in seen:
@@ -95,7 +85,7 @@ def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield what every technique makes with its default options, on the best settings of each runtime."""
     parents = list(sources(race, tools))
     for technique in tools.techniques:
-        if lossless(technique) or getattr(technique, "rescue", False) or not _useful(technique, race.goal):
+        if lossless(technique) or hasattr(technique, "rescue") or not _useful(technique, race.goal):
             continue
         for parent in parents:
             if technique.refuses(parent, race.shop.task) is None:
@@ -120,22 +110,20 @@ def varied(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield fast variants that lose too much, with their most damaging layers kept in float."""
-    rescue = next((t for t in tools.techniques if getattr(t, "rescue", False)), None)
+    rescue: Any = next((t for t in tools.techniques if hasattr(t, "rescue")), None)
     if rescue is None or race.goal.max_drop is None:
         return
-    best = race.best()
     done: set[str] = set()
     for trial in sorted(race.trials, key=race.score):
+        best = race.best()
         lost = trial.state == "dropped" and trial.screening is not None and trial.steps
-        if not lost or (best is not None and race.score(trial) > race.score(best) * (1 - race.goal.margin)):
+        if not lost or (best is not None and race.score(trial) > race.score(best) * _WORTH):
             continue
         step, parent = trial.steps[-1], _parent(race, tools, trial)
         if parent is None or step.technique in done or step.technique == rescue.name:
             continue
         done.add(step.technique)
-        arguments = ", ".join(f"{name}={value}" for name, value in step.options if value not in (None, ""))
-        again = options(technique=step.technique, arguments=arguments, max_drop=race.goal.max_drop / 2)
-        yield from _applied(race, tools, parent, Step(technique=rescue.name, options=again))
+        yield from _applied(race, tools, parent, rescue.rescue(step, race.goal.max_drop / 2), _RESCUE)
 
 
 def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -144,8 +132,7 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
     The untouched comes first: a baseline whose settings were searched less would make every gain look larger.
     """
     kept = sorted((t for t in race.trials if t.state == "kept"), key=race.score)
-    known = {trial.name for trial in untouched_trials(race, tools)}
-    plain, changed = ([t for t in kept if (t.name in known) == same] for same in (True, False))
+    plain, changed = ([t for t in kept if same_weights(t.steps) == same] for same in (True, False))
     for trial in [*plain[:2], *changed[:2]]:
         runtime = next((r for r in tools.runtimes if r.name == trial.settings.runtime), None)
         if runtime is not None and trial.variant is not None:
@@ -153,8 +140,8 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
-    """Yield all of the above, in the order of what they cost."""
-    parts = (untouched, touched, refined, rescued, varied, refined)
+    """Yield all of the above, what gains most for its cost first."""
+    parts = (untouched, touched, rescued, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
@@ -177,14 +164,13 @@ def preview(original: Variant, task: Task, workload: Workload, machine: Machine,
     return lines
 
 
-def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step) -> Iterator[Variant]:
+def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step, share: float = 1.0) -> Iterator[Variant]:
     """Yield what a step makes on the settings that were best for each runtime without it, or the runtime's first."""
-    made = race.made(parent, step)
+    made = race.made(parent, step, share)
     if made is None:
         return
-    known = untouched_trials(race, tools)
-    for runtime in _by_cost(tools.runtimes, race):
-        best = settings_of(known, runtime.name)[:2]
+    for runtime in tools.runtimes:
+        best = settings_of(untouched_trials(race), runtime.name)[:2]
         tried = best or list(runtime.settings(race.machine, race.goal.workload))[:1]
         if made.settings.runtime == runtime.name and made.settings.precision not in {s.precision for s in tried}:
             tried = [made.settings, *tried]
@@ -206,11 +192,6 @@ def _useful(technique: Technique, goal: Goal) -> bool:
     return saved is None or saved in (goal.objective, *(limit.reading for limit in goal.limits))
 
 
-def _by_cost(runtimes: Sequence[Runtime], race: Race) -> list[Runtime]:
-    """Return the runtimes whose start-up the budget allows."""
-    return [r for r in runtimes if 4 * _cost(r, "startup_s") <= race.budget.left()]
-
-
 def _promising(race: Race) -> list[Trial]:
     """Return the best trial of each technique, when it is near the best of all or was fast and lost too much."""
     best = race.best()
@@ -228,15 +209,16 @@ def _parent(race: Race, tools: Toolbox, trial: Trial) -> Variant | None:
     return next((source for source in sources(race, tools) if source.steps == before), None)
 
 
-def _is_untouched(trial: Trial, tools: Toolbox) -> bool:
-    """Say whether a trial runs the weights as they were given."""
-    return all((t := tools.technique(step.technique)) is not None and lossless(t) for step in trial.steps)
-
-
-def untouched_trials(race: Race, tools: Toolbox) -> list[Trial]:
+def untouched_trials(race: Race) -> list[Trial]:
     """Return the trials that run the weights as they were given."""
-    return [trial for trial in race.trials if _is_untouched(trial, tools)]
+    return [trial for trial in race.trials if same_weights(trial.steps)]
 
 
-def _cost(plugin: object, name: str) -> float:
-    return float(getattr(plugin, name, 0.0))
+def settings_of(trials: Sequence[Trial], runtime: str) -> list[Settings]:
+    """Return the settings of a runtime that these trials kept, the fastest first, one per precision."""
+    timed = [(t.screening.value, t.settings) for t in trials if t.state == "kept" and t.screening is not None]
+    found: dict[str | None, Settings] = {}
+    for _, settings in sorted(timed, key=lambda pair: pair[0]):
+        if settings.runtime == runtime:
+            found.setdefault(settings.precision, settings)
+    return list(found.values())

@@ -7,10 +7,13 @@ wrongly is at most α without dividing it, because the first wrong one in the or
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Outcome = TypeVar("Outcome")
 
 
 def safest_first(scores: ArrayLike) -> NDArray[np.intp]:
@@ -18,11 +21,11 @@ def safest_first(scores: ArrayLike) -> NDArray[np.intp]:
     return np.argsort(-np.asarray(scores, dtype=float), kind="stable")
 
 
-def fixed_sequence(proofs: Iterable[bool]) -> int:
-    """Return how many finalists are proven before the first that is not; nothing is drawn from `proofs` after it."""
-    proven = 0
-    for proof in proofs:
-        if not proof:
+def fixed_sequence(tests: Iterable[Outcome], passes: Callable[[Outcome], bool]) -> list[Outcome]:
+    """Return the outcomes up to the first that doesn't pass, and that one; nothing is drawn from `tests` after it."""
+    made = []
+    for outcome in tests:
+        made.append(outcome)
+        if not passes(outcome):
             break
-        proven += 1
-    return proven
+    return made

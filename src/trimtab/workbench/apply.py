@@ -15,9 +15,12 @@ from trimtab.core.errors import BadInput
 from trimtab.core.files import make_folder, owned
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.values import Goal, Options, Scalar, Step, Task, Variant
+from trimtab.meters.predict import settled
 from trimtab.search.making import Shop, make
 from trimtab.serving.bundle import bundled_variant, read_manifest, write_bundle
+from trimtab.workbench.clean import MARK
 from trimtab.workbench.proof import answers_file, answers_on
+from trimtab.workbench.report import RESULT
 
 _MOST_S = 3600.0
 
@@ -34,13 +37,13 @@ def apply(
         work, goal, split = Path(temporary), Goal(), task.split("select")
         shop = Shop(task=task, goal=goal, original=original, folder=work / "variants")
         if split is not None:
-            answers_on(task, split, original, goal, work)
-            shop = replace(shop, answers=answers_file(work, original, split))
+            task = settled(task, answers_on(task, split, original, goal, work))
+            shop = replace(shop, task=task, answers=answers_file(work, original, split))
         step = Step(technique=technique, options=options, seed=seed)
         made = make(shop, original, step, _MOST_S, work / "apply.log")
         write_bundle(
             output,
-            made,
+            made.variant,
             task,
             measurement=None,
             certificate=None,
@@ -52,7 +55,7 @@ def apply(
 
 def _check_free(output: Path) -> None:
     """Raise `BadInput` when the folder holds a run of `optimize`, whose bundle must not be mixed with another one."""
-    if (output / "result.json").exists() or (output / "work" / "run.txt").exists():
+    if (output / RESULT).exists() or (output / "work" / MARK).exists():
         raise BadInput(f"{output} holds a run of trimtab optimize; choose another --output")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from pathlib import Path
 from trimtab.core.errors import BadInput
 from trimtab.core.files import disk_errors, owned
 
-_MARK = "run.txt"
+MARK = "run.txt"
+"""The file in which a run keeps the digest of what it was asked; a folder without one is never touched."""
+
+_DIGEST = re.compile(r"[0-9a-f]{32}\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +32,9 @@ def leftovers(roots: Sequence[Path]) -> tuple[Leftover, ...]:
     for root in roots:
         if not root.is_dir():
             raise BadInput(f"there is no folder {root}")
-        for mark in sorted(root.glob(f"**/work/{_MARK}")):
+        for mark in sorted(root.glob(f"**/work/{MARK}")):
+            if not mark.is_file() or not _DIGEST.fullmatch(mark.read_text("utf-8", errors="replace")):
+                continue  # somebody else's
             work = mark.parent
             size = sum(path.lstat().st_size for path in work.rglob("*") if path.is_file())
             finished = (work.parent / "manifest.json").is_file()

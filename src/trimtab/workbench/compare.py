@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
@@ -12,29 +12,27 @@ import numpy as np
 
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine as this_machine
-from trimtab.core.protocols import Array, Arrays
+from trimtab.core.protocols import Array
 from trimtab.core.values import ArrayFile, Comparison, Goal, NoWorse, Split, Task, Variant, Workload
-from trimtab.data.arrays import save_array
-from trimtab.data.batches import feeds
 from trimtab.data.batches import groups as groups_of
-from trimtab.data.synthetic import inputs as synthetic_inputs
-from trimtab.meters.judge import judge, judge_items, reference_labels
-from trimtab.meters.predict import fixed_batch, predict, settled
+from trimtab.meters.feed import timing_inputs
+from trimtab.meters.judge import judge_items, reference_labels
+from trimtab.meters.predict import predict, settled
+from trimtab.meters.scores import check_metric
 from trimtab.runtimes.session import open_session
 from trimtab.workbench.measure import measure
+from trimtab.workbench.task import check_goal
 from trimtab.workbench.timing import TimingPlan, time_finally
 
-_FRESH = ("select", "certify")
-"""What "all" means: techniques may have looked at the calibrate split."""
+_FRESH = ("select", "certify")  # techniques may have looked at the calibrate split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Care:
-    """How carefully to compare: seconds for the timing, fresh processes per side, and which split is judged."""
+    """How carefully to compare: seconds for the timing, and fresh processes per side."""
 
     seconds: float = 20.0
     processes: int = 5
-    split: str = "all"
     seed: int = 0
 
 
@@ -48,8 +46,8 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
         raise BadInput("a comparison needs at least two models: trimtab compare A B")
     goal, care = goal or Goal(), care or Care()
     with TemporaryDirectory(prefix="trimtab-compare-") as temporary:
-        quality = judged(variants, task, goal, care)
-        inputs = [timing_inputs(variant, task, goal.workload, care.seed) for variant in variants]
+        quality = judged(variants, task, goal)
+        inputs = [timing_inputs(variant, task, goal.workload) for variant in variants]
         plan = TimingPlan(
             folder=Path(temporary) / "timing",
             seconds=care.seconds,
@@ -68,9 +66,10 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
     )
 
 
-def judged(variants: Sequence[Variant], task: Task, goal: Goal, care: Care) -> tuple[NoWorse, ...]:
+def judged(variants: Sequence[Variant], task: Task, goal: Goal) -> tuple[NoWorse, ...]:
     """Return the verdict on the answers of every variant but the first; none without data."""
-    splits = [split for split in task.splits if split.name in (_FRESH if care.split == "all" else (care.split,))]
+    check_goal(goal, task)
+    splits = [split for split in task.splits if split.name in _FRESH]
     if not splits or goal.max_drop is None:
         return ()
     outputs = [_answers(variant, task, splits, goal.workload) for variant in variants]
@@ -92,16 +91,6 @@ def judged(variants: Sequence[Variant], task: Task, goal: Goal, care: Care) -> t
     )
 
 
-def timing_inputs(variant: Variant, task: Task, workload: Workload, seed: int) -> Arrays:
-    """Return what a variant is timed on: the first items of the data, random ones without data."""
-    signature = variant.model.signature
-    batch = fixed_batch(signature) or workload.batch
-    split = task.split("select") or task.split("certify")
-    if split is None:
-        return synthetic_inputs(signature, replace(workload, batch=batch), seed)
-    return feeds(task, split, np.arange(batch) % len(split))
-
-
 def compare_predictions(
     files: Sequence[Path], labels: Path, goal: Goal | None = None, metric: str | None = None
 ) -> tuple[NoWorse, ...]:
@@ -114,30 +103,26 @@ def compare_predictions(
         raise BadInput(
             "a comparison needs at least two files with predictions: trimtab compare A.npy B.npy --truth L.npy"
         )
-    goal = goal or Goal()
-    outputs = [_loaded(path) for path in files]
-    truth = _loaded(labels)
+    truth, outputs = _loaded(labels, "labels"), [_loaded(path, "outputs") for path in files]
     for path, given in zip(files, outputs, strict=True):
         if len(given) != len(truth):
             raise BadInput(f"{path} answers {len(given)} items, {labels} has {len(truth)} labels: give the same items")
-        if not np.isfinite(given).all():
-            raise BadInput(
-                f"{path} holds NaN or infinity (item {int(np.argwhere(~np.isfinite(given))[0][0])}): mend it"
-            )
     classes = bool(np.issubdtype(truth.dtype, np.integer))
-    with TemporaryDirectory(prefix="trimtab-compare-") as temporary:
-        rows = save_array("rows", Path(temporary) / "rows.npy", np.arange(len(truth)))
-        kept: ArrayFile = save_array("labels", Path(temporary) / "labels.npy", truth)
-        split = Split(name="certify", inputs=(), rows=rows, labels=kept)
-        task = Task(
-            kind="classification" if classes else "regression",
-            splits=(split,),
-            metric=metric or ("accuracy" if classes else "r2"),
-        )
-        return tuple(
-            judge(task, split, truth, outputs[0], other, goal=goal, names=(str(path), str(files[0])))
-            for path, other in zip(files[1:], outputs[1:], strict=True)
-        )
+    if classes and truth.ndim != 1:
+        raise BadInput(f"{labels} holds whole numbers of shape {truth.shape}: give one class number per item")
+    held = ArrayFile(name="labels", path=labels, dtype=truth.dtype.name, shape=truth.shape)
+    task = Task(
+        kind="classification" if classes else "regression",
+        splits=(Split(name="certify", inputs=(), rows=held, labels=held),),
+        metric=metric or ("accuracy" if classes else "r2"),
+    )
+    goal = goal or Goal()
+    check_metric(task.metric)
+    check_goal(goal, task)
+    return tuple(
+        judge_items(task, None, truth, outputs[0], other, goal=goal, names=(str(path), str(files[0])))
+        for path, other in zip(files[1:], outputs[1:], strict=True)
+    )
 
 
 def _answers(variant: Variant, task: Task, splits: Sequence[Split], workload: Workload) -> list[Array]:
@@ -145,19 +130,22 @@ def _answers(variant: Variant, task: Task, splits: Sequence[Split], workload: Wo
         return [predict(session, task, split, workload) for split in splits]
 
 
-def _loaded(path: Path) -> Array:
+def _loaded(path: Path, name: str) -> Array:
+    """Return the numbers in a file, a row per item; of an archive those of that name, or its unnamed ones."""
     if not path.is_file():
         raise BadInput(f"there is no file {path}")
     try:
         found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            if name not in found and "arr_0" not in found:
+                raise BadInput(f"{path} holds no array `{name}`, only {', '.join(found)}")
+            found = found[name if name in found else "arr_0"]
     except (ValueError, EOFError, BadZipFile) as error:
-        raise BadInput(f"{path} holds no plain array (.npy, or .npz with `outputs`): {error}") from error
-    if isinstance(found, np.ndarray):
-        if found.ndim == 0 or found.dtype.kind not in "biuf":
-            raise BadInput(f"{path} holds {found.dtype} of shape {found.shape}: give numbers, a row per item")
-        return found
-    name = next((name for name in ("outputs", "labels", "arr_0") if name in found), None)
-    if name is None:
-        raise BadInput(f"{path} holds no array `outputs` or `labels`, only {', '.join(found)}")
-    array: Array = found[name]
+        raise BadInput(f"{path} holds no plain array (.npy, or .npz with `{name}`): {error}") from error
+    array: Array = found.astype(np.int64) if found.dtype.kind == "b" else found
+    if not array.size or array.ndim == 0 or array.dtype.kind not in "iuf":
+        raise BadInput(f"{path} holds {array.dtype} of shape {array.shape}: give numbers, a row per item")
+    if not np.isfinite(array).all():
+        item = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise BadInput(f"{path} holds NaN or infinity (item {item}): mend it")
     return array

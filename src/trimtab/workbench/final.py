@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import trimtab
+from trimtab.core.machine import during
+from trimtab.core.machine import machine as this_machine
 from trimtab.core.values import (
     Certificate,
     Comparison,
@@ -23,20 +25,22 @@ from trimtab.core.values import (
     Result,
     Trial,
     TrialState,
-    Variant,
     options,
 )
 from trimtab.core.words import reading_name
+from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
+from trimtab.meters.feed import timing_inputs
 from trimtab.meters.quality import quality_readings
 from trimtab.reports.verdict import verdict
-from trimtab.search.progress import Progress
+from trimtab.reports.words import amount
 from trimtab.search.race import TIMED, Race, broken_limit, foreign_meters, unread_limit
 from trimtab.serving.bundle import write_bundle
 from trimtab.serving.evidence import write_evidence
+from trimtab.stores.folder import FolderStore
 from trimtab.workbench.instead import instead
 from trimtab.workbench.ledger import look
-from trimtab.workbench.measure import folder_store, measure, with_compression
+from trimtab.workbench.measure import measure, with_compression
 from trimtab.workbench.proof import answers_on, finalists, prove_all
 from trimtab.workbench.timing import Timing, TimingPlan, time_finally
 
@@ -47,7 +51,7 @@ _LONGEST = {"latency": 5.0, "throughput": 10.0, "end-to-end": 2.0}
 class Ending:
     """What the search hands over: the race, the best untouched trial, and what must be told.
 
-    `verify` is the command line that runs the certificate again.
+    `verify` is the command line that runs the certificate again, `play_off_s` what timing the leaders again took.
     """
 
     race: Race
@@ -56,7 +60,7 @@ class Ending:
     warnings: tuple[str, ...]
     command: str
     verify: str
-    progress: Progress
+    play_off_s: float = 0.0
 
 
 def conclude(ending: Ending, output: Path) -> Result:
@@ -65,16 +69,16 @@ def conclude(ending: Ending, output: Path) -> Result:
     race.close()
     clock = _Clock()
     chosen = finalists(race, ending.untouched)
-    ending.progress.stage("proving on items the search never saw")
+    race.progress.stage("proving on items the search never saw")
     proofs = prove_all(race, chosen, ending.folder)
     protected = race.goal.max_drop is not None
     proven = [t for t in chosen if not protected or (t.name in proofs and proofs[t.name].proven)]
     clock.lap("proving")
-    ending.progress.stage("final timing: fresh processes, in turn, against both baselines")
-    field = _line_up(race.trials[0], ending.untouched, proven)
+    race.progress.stage("final timing: fresh processes, in turn, against both baselines")
+    field = list({trial.name: trial for trial in (race.trials[0], ending.untouched, *proven)}.values())
     timing = _timed(ending, field)
     clock.lap("final timing")
-    ending.progress.stage("measuring the finalists")
+    race.progress.stage("measuring the finalists")
     final = Final(
         ending=ending,
         field=tuple(field),
@@ -110,7 +114,11 @@ class Final:
     @property
     def untouched(self) -> int:
         """The place of the best untouched trial in the field."""
-        return next(i for i, trial in enumerate(self.field) if trial.name == self.ending.untouched.name)
+        return self.place(self.ending.untouched)
+
+    def place(self, trial: Trial) -> int:
+        """Return the place of a trial in the field."""
+        return [each.name for each in self.field].index(trial.name)
 
     def over_given(self, index: int) -> Ratio:
         """Return the time ratio of a trial to the model as given."""
@@ -175,7 +183,7 @@ def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Me
         race.shop.task,
         race.goal.workload,
         meters=_meters(race),
-        store=folder_store(folder / "measurements"),
+        store=FolderStore(str(folder / "measurements")),
         machine=race.machine,
         log=folder / "logs" / "measuring.log",
     )
@@ -204,59 +212,48 @@ def _quality(final: Final, trial: Trial) -> Sequence[Reading]:
     task, goal = race.shop.task, race.goal
     original = answers_on(task, split, race.shop.original, goal, folder)
     outputs = answers_on(task, split, trial.variant, goal, folder)
-    return quality_readings(task, labels_of(split), outputs, original_outputs=original, scope="certify split")
-
-
-def _line_up(as_given: Trial, untouched: Trial, proven: Sequence[Trial]) -> list[Trial]:
-    """Return as given, best untouched (when it is another one) and the proven trials, each once."""
-    return list({trial.name: trial for trial in (as_given, untouched, *proven)}.values())
+    return quality_readings(task, labels_of(split), outputs, original, groups_of(split), "certify split")
 
 
 def _timed(ending: Ending, field: Sequence[Trial]) -> Timing:
     race = ending.race
     variants = [trial.variant for trial in field if trial.variant is not None]
-    control = next(i for i, trial in enumerate(field) if trial.name == ending.untouched.name)
     left = race.budget.seconds - race.budget.elapsed()
     plan = TimingPlan(
-        folder=ending.folder / "timing" / _name(variants),
+        folder=ending.folder / "timing" / "-".join(variant.key[:8] for variant in variants),
         seconds=float(np.clip(0.5 * left, 8.0, 90.0)),
         margin=race.goal.margin,
-        control=control,
+        control=next(i for i, trial in enumerate(field) if trial.name == ending.untouched.name),
         seed=race.seed,
     )
-    return time_finally(variants, [race.feed(variant) for variant in variants], plan)
-
-
-def _name(variants: Sequence[Variant]) -> str:
-    return "-".join(variant.key[:8] for variant in variants)
+    feeds = [timing_inputs(variant, race.shop.task, race.goal.workload) for variant in variants]
+    return time_finally(variants, feeds, plan)
 
 
 def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement], reason: str, clock: _Clock) -> Result:
     race, ending = final.race, final.ending
     certificate = None if winner is None else certify(final, winner)
-    place = None if winner is None else [trial.name for trial in final.field].index(winner.name)
-    order = [trial for trial in final.field if trial.name in measured]
+    place = None if winner is None else final.place(winner)
     ratios = [final.over_given(i) for i in range(1, len(final.field))]
     ratios += [final.over_untouched(i) for i in range(1, len(final.field)) if i != final.untouched != 0]
     comparison = Comparison(
-        measurements=tuple(measured[trial.name] for trial in order),
+        measurements=tuple(measured[trial.name] for trial in final.field if trial.name in measured),
         ratios=tuple(ratios),
         quality=tuple(final.proofs.values()),
         self_test=final.timing.self_test(),
     )
-    same = place is None or place == 0
     sentence = verdict(
         race.goal,
         winner=winner,
-        over_given=None if place is None or same else final.over_given(place),
+        over_given=final.over_given(place) if place else None,
         over_untouched=None if place is None or place == final.untouched else final.over_untouched(place),
         certificate=certificate,
         reason=reason,
         before=_improved(race.goal, measured, race.trials[0]),
         after=_improved(race.goal, measured, winner),
     )
-    making = sum(t.seconds for t in race.trials if winner is not None and t.name == winner.name)
-    spent = {"searching": race.journal.seconds, "of it for the winner": making, **clock.laps}
+    making = 0.0 if winner is None else race.journal.cost(winner)
+    spent = {"searching": race.journal.seconds, "of it for the winner": making, "play-off": ending.play_off_s}
     trials = _with_proofs(final)
     named = {trial.name: trial for trial in trials}
     return Result(
@@ -269,8 +266,8 @@ def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement]
         comparison=comparison,
         winner=winner.name if winner else None,
         certificate=certificate,
-        machine=race.machine,
-        spent=tuple(spent.items()),
+        machine=during(race.machine, this_machine()),
+        spent=(*spent.items(), *clock.laps.items()),
         warnings=ending.warnings,
         notes=() if winner is None else instead(race, winner, ending.folder),
         command=ending.command,
@@ -291,16 +288,16 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
     split = race.shop.task.split("certify")
     if proof is None or split is None or winner.variant is None:
         return None
-    place = [trial.name for trial in final.field].index(winner.name)
-    ratios = (final.over_given(place), final.over_untouched(place))
+    place = final.place(winner)
     claim = (
-        f"with {100 * (1 - proof.error):g} % confidence {proof.metric} is at most {100 * proof.max_drop:g} pt "
-        f"below the original's, on items like the {proof.items} of the certify split"
+        f"with {100 * (1 - proof.error):g} % confidence {proof.metric} is at most "
+        f"{amount(proof.max_drop, proof.metric)} worse than the original's, on items like the {proof.items} of the "
+        "certify split"
     )
     return Certificate(
         claim=claim,
         no_worse=proof,
-        ratios=ratios,
+        ratios=(final.over_given(place), final.over_untouched(place)),
         data=split.digest,
         original=race.shop.original.key,
         looks=look(split.digest, winner.variant.key, final.ending.folder.parent),

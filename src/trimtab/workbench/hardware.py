@@ -9,7 +9,7 @@ from pathlib import Path
 from trimtab.core import codec, files
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine
-from trimtab.core.values import Hardware, Machine
+from trimtab.core.values import Hardware
 from trimtab.meters.peaks import peaks
 
 
@@ -19,7 +19,7 @@ def hardware(refresh: bool = False) -> Hardware:
     They are kept in the folder of `core.files.home`, one file per machine and set of versions.
     """
     here = machine()
-    file = _file(here)
+    file = files.home() / "hardware" / f"{here.digest}.json"
     kept = None if refresh else _kept(file)
     if kept is not None:
         return replace(kept, machine=here)
@@ -27,10 +27,6 @@ def hardware(refresh: bool = False) -> Hardware:
     measured = Hardware(machine=here, peaks=peaks(), time=datetime.now(UTC).isoformat(timespec="seconds"))
     files.write_text(file, codec.dumps(measured, indent=2))
     return measured
-
-
-def _file(here: Machine) -> Path:
-    return files.home() / "hardware" / f"{here.digest}.json"
 
 
 def _kept(file: Path) -> Hardware | None:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from trimtab.core import plugins
 from trimtab.core.errors import TrimtabError
-from trimtab.core.protocols import Described, Runtime, Technique
-from trimtab.core.values import Ability, Contents, Inspection, Model, Reading, Settings, Task, Variant, Workload
+from trimtab.core.protocols import Described
+from trimtab.core.values import Ability, Contents, Inspection, Model, Settings, Task, Variant, Workload
 from trimtab.data.synthetic import shapes
 from trimtab.meters.compute import bound, readings, work
+from trimtab.meters.readings import unavailable
 from trimtab.meters.size import size
 
 
-def inspect(model: Model, workload: Workload | None = None, task: Task | None = None) -> Inspection:
+def inspect(model: Model) -> Inspection:
     """Return what a model is and what can be done with it.
 
-    Args:
-        model: An opened model.
-        workload: The call whose MACs are counted, by default a batch of one; lengths that it leaves free are those
-            of synthetic inputs, and told in the scope of the readings.
-        task: The data that techniques may count on; by default none, and those that need data say so.
+    The MACs are those of a batch of one; free lengths are those of synthetic inputs, and told in the scope of the
+    readings. Techniques that need data say so.
     """
-    workload = workload or Workload()
-    workload = bound(model.signature, workload, shapes(model.signature, workload))
+    workload = bound(model.signature, Workload(), shapes(model.signature, Workload()))
     described = plugins.make("formats", model.format)
     contents = described.contents(model) if isinstance(described, Described) else None
     found = work(model, workload)
-    computed = _why(found) if isinstance(found, str) else readings(found, workload)
-    runtimes = tuple(_runs(name, model) for name in plugins.names("runtimes"))
-    able = next((ability.name for ability in runtimes if ability.refusal is None), "")
-    variant = Variant(model=model, settings=Settings(runtime=able))
+    computed = (unavailable("macs", found),) if isinstance(found, str) else readings(found, workload)
+
+    def on(runtime: str) -> Variant:
+        return Variant(model=model, settings=Settings(runtime=runtime))
+
+    runtimes = _abilities("runtimes", lambda runtime: runtime.refuses(on(runtime.name)))
+    able = on(next((ability.name for ability in runtimes if ability.refusal is None), ""))
     return Inspection(
         model=model,
         contents=contents,
@@ -37,7 +40,7 @@ def inspect(model: Model, workload: Workload | None = None, task: Task | None = 
         precision=precision(contents),
         states=tuple((spec.name, spec.fed_by) for spec in model.signature.states if spec.fed_by is not None),
         runtimes=runtimes,
-        techniques=tuple(_applies(name, variant, task or Task()) for name in plugins.names("techniques")),
+        techniques=_abilities("techniques", lambda technique: technique.refuses(able, Task())),
     )
 
 
@@ -48,21 +51,13 @@ def precision(contents: Contents | None) -> tuple[tuple[str, float], ...]:
     return tuple((dtype, count / total) for dtype, count in counts if total)
 
 
-def _why(reason: str) -> tuple[Reading, ...]:
-    return (Reading(name="macs", value=None, provenance="unavailable", scope=reason),)
-
-
-def _runs(name: str, model: Model) -> Ability:
-    try:
-        runtime: Runtime = plugins.make("runtimes", name)
-        return Ability(name=name, refusal=runtime.refuses(Variant(model=model, settings=Settings(runtime=name))))
-    except (TrimtabError, ImportError) as error:
-        return Ability(name=name, refusal=f"it can't be loaded: {error}")
-
-
-def _applies(name: str, variant: Variant, task: Task) -> Ability:
-    try:
-        technique: Technique = plugins.make("techniques", name)
-        return Ability(name=name, refusal=technique.refuses(variant, task))
-    except (TrimtabError, ImportError) as error:
-        return Ability(name=name, refusal=f"it can't be loaded: {error}")
+def _abilities(group: str, refuses: Callable[[Any], str | None]) -> tuple[Ability, ...]:
+    """Ask every plug-in of a group; one that can't be loaded is refused with the reason."""
+    found = []
+    for name in plugins.names(group):
+        try:
+            refusal = refuses(plugins.make(group, name))
+        except (TrimtabError, ImportError) as error:
+            refusal = f"it can't be loaded: {error}"
+        found.append(Ability(name=name, refusal=refusal))
+    return tuple(found)

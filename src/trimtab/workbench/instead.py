@@ -31,14 +31,11 @@ def instead(race: Race, winner: Trial, folder: Path) -> tuple[str, ...]:
     outputs = answers_on(task, certify, winner.variant, race.goal, folder)
     ours, other = (_mistakes(each, labels, outputs) for each in (task, replace(task, threshold=threshold)))
     name = "the costs" if task.costs is not None else task.metric
+    chosen_at = 0.5 if task.threshold is None else task.threshold
     return (
-        f"protecting {name} (threshold {_shown(task)}): {ours}; protecting accuracy instead (threshold "
+        f"protecting {name} (threshold {chosen_at:.3g}): {ours}; protecting accuracy instead (threshold "
         f"{threshold:.3g}): {other}; counted on the {len(certify)} items of the certify split",
     )
-
-
-def _shown(task: Task) -> str:
-    return f"{0.5 if task.threshold is None else task.threshold:.3g}"
 
 
 def _mistakes(task: Task, labels: Array, outputs: Array) -> str:

@@ -12,11 +12,13 @@ from trimtab.core.errors import BadInput, WorkerError
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Meter, Store
 from trimtab.core.values import Machine, Measurement, Options, Reading, Task, Trace, Variant, Workload, options
+from trimtab.meters.readings import unavailable
 from trimtab.meters.size import compression
-from trimtab.runtimes.session import open_session
-from trimtab.stores.folder import FolderStore, measurement_key
+from trimtab.runtimes.session import ProcessSession, open_session
+from trimtab.search.race import METERS, foreign_meters
+from trimtab.stores.folder import measurement_key
 
-ORDER = ("size", "compute", "memory", "latency", "throughput", "end-to-end", "quality")
+_BITS = {"fp32": 32, "bf16": 16, "fp16": 16}
 
 
 def measure(
@@ -36,7 +38,7 @@ def measure(
     """
     workload = workload or Workload()
     machine = machine or this_machine()
-    names = _all_meters() if meters is None else meters
+    names = (*METERS, *foreign_meters()) if meters is None else meters
     chosen = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, ())
     if "quality" in chosen:
         _check_split(task, split, asked=meters is not None)
@@ -72,16 +74,6 @@ def with_compression(measurement: Measurement, original: Measurement) -> Measure
     return replace(measurement, readings=(*measurement.readings, *compression(original.readings, measurement.readings)))
 
 
-def folder_store(folder: Path) -> Store:
-    """Return a store in a folder of a run."""
-    return FolderStore(str(folder))
-
-
-def _all_meters() -> tuple[str, ...]:
-    known = plugins.names("meters")
-    return (*(name for name in ORDER if name in known), *(name for name in known if name not in ORDER))
-
-
 def _read(
     variant: Variant, task: Task, workload: Workload, chosen: Mapping[str, Options], split: str, log: Path | None
 ) -> list[Reading | Trace]:
@@ -94,12 +86,30 @@ def _read(
         with open_session(variant, log) as session:
             try:
                 found.extend(meter.read(session, variant, task, workload))
+                if name == "latency":
+                    found.extend(arithmetic(session))
             except (WorkerError, BadInput) as error:
                 if name in ("latency", "quality"):
                     raise
-                found.append(
-                    Reading(
-                        name=name.replace("-", "_"), value=None, provenance="unavailable", scope=str(error), samples=0
-                    )
-                )
+                found.append(unavailable(name.replace("-", "_"), str(error)))
     return found
+
+
+def arithmetic(session: ProcessSession) -> tuple[Reading, ...]:
+    """Return the bits of the numbers that the engine computes in, its place the type; nothing where it doesn't tell."""
+    told = session.info().get("precision")
+    if told is None:
+        return ()
+    asked = session.variant.settings.precision
+    scope = "as asked for" if told == asked else f"the engine's own choice, {asked or 'nothing'} was asked for"
+    return (
+        Reading(
+            name="arithmetic",
+            value=_BITS.get(told),
+            unit="bit",
+            provenance="counted" if told in _BITS else "unavailable",
+            source="the engine",
+            scope=scope,
+            place=told,
+        ),
+    )

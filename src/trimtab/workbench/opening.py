@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
-from trimtab.core.protocols import Format, Opening, Runtime
+from trimtab.core.protocols import Format, Opening
 from trimtab.core.values import Model, Settings, Variant
 
 _EXAMPLE = re.compile(r"\s*([^:\[\]]*[^:\[\]\s])\s*:\s*(\w+)\s*\[\s*((?:[1-9]\d*(?:\s*,\s*[1-9]\d*)*)?)\s*\]\s*")
@@ -32,13 +32,7 @@ class ModelRequest:
 
     def opening(self, folder: Path) -> Opening:
         """Return the opening with the folder where a format may write what it must build."""
-        return Opening(
-            folder=folder,
-            weights=self.weights,
-            trust_pickle=self.trust_pickle,
-            states=self.states,
-            example=self.example,
-        )
+        return Opening(folder=folder, **asdict(self))
 
 
 def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -> Variant:
@@ -55,7 +49,8 @@ def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -
         from trimtab.serving.bundle import bundled_variant, read_manifest
 
         return bundled_variant(Path(text), read_manifest(Path(text)), request.trust_pickle)
-    found = next((f for f in _formats() if f.claims(text)), None)
+    formats: list[Format] = plugins.every("formats")
+    found = next((each for each in formats if each.claims(text)), None)
     if found is None:
         known = "ONNX (.onnx), OpenVINO (.xml), PyTorch (package.module:factory, .pt2) and Hugging Face folders"
         if not Path(text).exists() and ":" not in text:
@@ -64,20 +59,12 @@ def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -
     return as_given(found.open(text, request.opening(folder)))
 
 
-def native_settings(model_format: str, runtimes: Sequence[Runtime]) -> Settings | None:
-    """Return how a model of this format is run by people who never heard of us: its own runtime's defaults."""
-    for runtime in runtimes:
-        if model_format in getattr(runtime, "native_formats", ()):
-            return Settings(runtime=runtime.name)
-    return None
-
-
 def as_given(model: Model) -> Variant:
-    """Return the model run as people who never heard of us run it."""
-    settings = native_settings(model.format, plugins.every("runtimes"))
-    if settings is None:
-        raise BadInput(f"no runtime of this installation runs {model.format} models; trimtab inspect lists the reasons")
-    return Variant(model=model, settings=settings)
+    """Return the model run as people who never heard of us run it: on the defaults of its format's own runtime."""
+    for runtime in plugins.every("runtimes"):
+        if model.format in getattr(runtime, "native_formats", ()):
+            return Variant(model=model, settings=Settings(runtime=runtime.name))
+    raise BadInput(f"no runtime of this installation runs {model.format} models; trimtab inspect lists the reasons")
 
 
 def parse_states(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -111,10 +98,6 @@ def default_settings(variant: Variant, runtime: str | None) -> Variant:
         return variant
     plugins.plugin_class("runtimes", runtime)
     return variant.on(Settings(runtime=runtime))
-
-
-def _formats() -> list[Format]:
-    return plugins.every("formats")
 
 
 def example_of(module: Any, data: Any) -> tuple[tuple[str, tuple[int, ...], str], ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,11 +18,13 @@ from trimtab.core.codec import dumps
 from trimtab.core.errors import BadInput
 from trimtab.core.files import home, make_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
+from trimtab.core.memo import remembered
+from trimtab.core.protocols import Array
 from trimtab.core.values import Goal, Machine, Result, Task, Trial, Variant, content_digest
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.checks import near_chance
 from trimtab.data.request import DataRequest
-from trimtab.data.task import open_task
+from trimtab.data.task import sample
 from trimtab.meters.predict import answers, settled
 from trimtab.meters.quality import tune_threshold
 from trimtab.search import plan
@@ -29,11 +33,19 @@ from trimtab.search.journal import Journal
 from trimtab.search.making import Shop
 from trimtab.search.progress import Progress, Silent
 from trimtab.search.race import Race
+from trimtab.stats.noninferiority import fewest_items
+from trimtab.workbench.clean import MARK
 from trimtab.workbench.final import Ending, conclude
 from trimtab.workbench.opening import ModelRequest, open_model
-from trimtab.workbench.proof import answers_file, answers_on
+from trimtab.workbench.playoff import SHARE, play_off
+from trimtab.workbench.proof import MEASURE_SHARE, answers_file, answers_on, once_s
+from trimtab.workbench.report import RESULT
+from trimtab.workbench.task import check_goal, given_task
 
 WORK = "work"
+_PROOF_SHARE = 0.4  # of the budget, at most
+_PROVEN = 3.5  # as many times the certify split is answered: by the original, the best untouched and those that gain
+_MEMORY_SHARE = 0.8  # of what is free now, for one worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,22 +87,23 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
         race, warnings = prepare(job, progress)
         tools = plan.toolbox(job.effort.only)
         try:
-            interrupted = explore(race, plan.everything(race, tools), progress)
-            if interrupted:
+            interrupted = explore(race, plan.everything(race, tools))
+            start = time.monotonic()
+            if interrupted or decide(race, tools, job.output / WORK):
                 warnings.append("interrupted: the search ended early, the best so far was proven")
             ending = Ending(
                 race=race,
                 folder=job.output / WORK,
-                untouched=best_untouched(race, tools),
+                untouched=best_untouched(race),
                 warnings=tuple(warnings),
                 command=job.command,
                 verify=verify_command(job),
-                progress=progress,
+                play_off_s=time.monotonic() - start,
             )
             result = conclude(ending, job.output)
         finally:
             race.close()
-    write_text(job.output / "result.json", dumps(result))
+    write_text(job.output / RESULT, dumps(result))
     return result
 
 
@@ -100,23 +113,32 @@ def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
     make_folder(home())  # the ledger of looks must be writable: better told now than after the search
     progress.stage("opening the model and the data")
     original = open_model(job.model, work / "model", job.model_request)
-    task = open_given_task(job, original, work / "data")
+    task = given_task(job.data, original.model, work / "data", _data_request(job))
+    check_goal(job.goal, task)
     machine = this_machine()
     _same_run(work, original, task, job, machine)
     goal = job.goal if task.splits else replace(job.goal, max_drop=None)
     warnings = list(task.notes)
     if not task.splits:
         warnings.insert(0, "no data was given: this is about speed only, nothing is known about quality")
-    outputs, task = original_answers(task, original, goal, work, job, warnings)
+    start = time.monotonic()
+    outputs, task = original_answers(task, original, goal, work, job)
+    task = affordable(task, time.monotonic() - start, job, work, warnings)
+    split = task.split("select")
     shop = Shop(
         task=task,
         goal=goal,
         original=original,
         folder=work / "variants",
-        memory_bytes=_memory_limit(),
-        answers=_answers_file(work, original, task),
+        memory_bytes=int(_MEMORY_SHARE * psutil.virtual_memory().available),
+        answers=None if split is None else answers_file(work, original, split),
     )
     journal = Journal(work / "journal.jsonl")
+    if len(journal):
+        progress.stage(
+            f"{job.output} holds this run already: going on after its {len(journal)} trials (to start anew, choose "
+            f"another --output or delete the folder)"
+        )
     budget = Budget(seconds=job.effort.seconds, trials=job.effort.trials, spent_s=journal.seconds)
     race = Race(
         shop=shop,
@@ -130,26 +152,17 @@ def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
     return race, warnings
 
 
-def open_given_task(job: Job, original: Variant, folder: Path) -> Task:
-    """Return the task of a job; one without data can only be timed."""
-    if isinstance(job.data, Task):
-        return job.data
-    if job.data is None:
-        return Task()
-    request = replace(job.data_request, max_drop=job.goal.max_drop, error=job.goal.error)
-    return open_task(job.data, original.model, folder, request)
+def _data_request(job: Job) -> DataRequest:
+    return replace(job.data_request, max_drop=job.goal.max_drop, error=job.goal.error)
 
 
-def original_answers(
-    task: Task, original: Variant, goal: Goal, work: Path, job: Job, warnings: list[str]
-) -> tuple[Any, Task]:
+def original_answers(task: Task, original: Variant, goal: Goal, work: Path, job: Job) -> tuple[Array | None, Task]:
     """Return the original's outputs on the select split, and the task with its threshold settled by them."""
     split = task.split("select")
     if split is None:
         return None, task
     outputs = answers_on(task, split, original, goal, work)
-    task = settled(task, outputs)
-    labels = labels_of(split)
+    task, labels = settled(task, outputs), labels_of(split)
     if labels is None:
         return outputs, task
     if task.kind == "binary" and job.data_request.threshold is None and (task.costs or task.metric != "accuracy"):
@@ -159,6 +172,28 @@ def original_answers(
         if doubt:
             raise BadInput(f"{doubt} (if the model really is that poor, add --poor-model)")
     return outputs, task
+
+
+def affordable(task: Task, select_s: float, job: Job, work: Path, warnings: list[str]) -> Task:
+    """Return the task with no more items to certify than the budget lets the finalists answer, drawn at random.
+
+    `select_s` is what answering the select split took; the number is kept, so that a continued run proves the same.
+    """
+    select, certify = task.split("select"), task.split("certify")
+    if select is None or certify is None:
+        return task
+    each_s = max(select_s / len(select), 1e-9)
+    planned = int(_PROOF_SHARE * job.effort.seconds / _PROVEN / each_s)
+    least = 4 * fewest_items(min(job.goal.max_drop or 0.5, 0.5), job.goal.error)
+    items = remembered(work / "certify.json", int, lambda: max(planned, least))
+    if items >= len(certify):
+        return task
+    warnings.append(
+        f"the proof takes {items:,} of the {len(certify):,} items to certify, drawn at random: the budget of "
+        f"{job.effort.seconds:g} s is too short for the finalists to answer more (see --budget)"
+    )
+    fewer = sample(certify, items, job.effort.seed, work / "data")
+    return replace(task, splits=tuple(fewer if split is certify else split for split in task.splits))
 
 
 def verify_command(job: Job) -> str:
@@ -171,27 +206,46 @@ def verify_command(job: Job) -> str:
     return shlex.join([*words, *["--trust-pickle"] * job.model_request.trust_pickle])
 
 
-def explore(race: Race, candidates: Any, progress: Progress) -> bool:
-    """Try candidates until the budget is gone; return whether the user interrupted."""
-    progress.stage("searching")
-    first = True
+def explore(race: Race, candidates: Iterator[Variant]) -> bool:
+    """Try candidates until the budget is gone; return whether the user interrupted.
+
+    A run that goes on meets what it has tried before in the same order, whatever is left of its budget.
+    """
+    race.progress.stage("searching")
     try:
         for variant in candidates:
+            if race.trials and not race.affords(variant):
+                continue
             trial = race.run(variant)
-            if first and trial.state == "failed":
-                raise BadInput(f"the model as given can't be run: {trial.reason}")
-            if first and trial.state == "kept" and not np.isfinite(race.score(trial)):
-                raise BadInput(f"no meter reads {race.goal.objective!r} of this model, so it can't be improved")
-            if first:
-                race.budget.reserve_s = _reserve(race)
-            first = False
-            if race.budget.over(len(race.trials)):
+            if len(race.trials) == 1:
+                _check_first(race, trial)
+                race.budget.reserve_s = _reserve(race) + SHARE * race.budget.seconds
+            if race.budget.over(len(race.trials)) and len(race.trials) == len(race.journal):
                 break
     except KeyboardInterrupt:
-        if first:
+        if not race.trials:
             raise
         return True
     return False
+
+
+def decide(race: Race, tools: plan.Toolbox, work: Path) -> bool:
+    """Let the leaders play off in the time kept back for that; return whether the user interrupted."""
+    race.budget.reserve_s = _reserve(race)
+    plain = [t for t in plan.untouched_trials(race) if t.state == "kept"]
+    try:
+        play_off(race, sorted(plain, key=race.score)[:2], work / "playoff")
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _check_first(race: Race, trial: Trial) -> None:
+    """Raise `BadInput` when the model as given does not run, or can't be improved in what the goal wants."""
+    if trial.state == "failed":
+        raise BadInput(f"the model as given can't be run: {trial.reason}")
+    if trial.state == "kept" and not np.isfinite(race.score(trial)):
+        raise BadInput(f"no meter reads {race.goal.objective!r} of this model, so it can't be improved")
 
 
 def preview_job(job: Job) -> list[str]:
@@ -199,25 +253,23 @@ def preview_job(job: Job) -> list[str]:
     with TemporaryDirectory(prefix="trimtab-") as temporary:
         folder = Path(temporary)
         original = open_model(job.model, folder / "model", job.model_request)
-        task = open_given_task(job, original, folder / "data")
+        task = given_task(job.data, original.model, folder / "data", _data_request(job))
     tools = plan.toolbox(job.effort.only)
     sizes = ", ".join(f"{len(split)} to {split.name}" for split in task.splits) or "none: speed only"
     lines = [f"items: {sizes}", *task.notes, f"budget: {job.effort.seconds:g} s for search, proof and final timing"]
     return lines + plan.preview(original, task, job.goal.workload, this_machine(), tools)
 
 
-def best_untouched(race: Race, tools: plan.Toolbox) -> Trial:
+def best_untouched(race: Race) -> Trial:
     """Return the best trial that runs the weights as they were given; the model as given when there is no other."""
-    kept = [trial for trial in plan.untouched_trials(race, tools) if trial.state == "kept"]
+    kept = [trial for trial in plan.untouched_trials(race) if trial.state == "kept"]
     return min(kept, key=race.score, default=race.trials[0])
 
 
 def _reserve(race: Race) -> float:
     """Return the seconds to keep back for proof, final timing and measurements."""
-    certify = race.shop.task.split("certify")
-    items = len(certify) if certify else 0
-    proof = 2.5 * items * race.latency_s / max(1, race.goal.workload.batch)
-    return min(0.6 * race.budget.seconds, max(0.25 * race.budget.seconds, proof + 0.15 * race.budget.seconds))
+    needed = _PROVEN * once_s(race) + MEASURE_SHARE * race.budget.seconds
+    return float(np.clip(needed, 0.25 * race.budget.seconds, 0.6 * race.budget.seconds))
 
 
 def _same_run(work: Path, original: Variant, task: Task, job: Job, machine: Machine) -> None:
@@ -225,20 +277,10 @@ def _same_run(work: Path, original: Variant, task: Task, job: Job, machine: Mach
     digest = content_digest(
         original.key, task.digest, repr(job.goal), job.effort.seed, machine.digest, trimtab.__version__
     )
-    path = work / "run.txt"
+    path = work / MARK
     if path.is_file() and path.read_text().strip() != digest:
         raise BadInput(
             f"{work.parent} holds another run (another model, data, goal, machine or version); "
             f"choose another --output or free it with: trimtab clean {work.parent}"
         )
     write_text(path, digest + "\n")
-
-
-def _answers_file(work: Path, original: Variant, task: Task) -> Path | None:
-    split = task.split("select")
-    return None if split is None else answers_file(work, original, split)
-
-
-def _memory_limit() -> int:
-    """Return what one worker may use: four fifths of what is free now."""
-    return int(0.8 * psutil.virtual_memory().available)

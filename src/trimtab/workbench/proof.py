@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trimtab.core.files import make_folder
+from trimtab.core.files import whole_file
 from trimtab.core.memo import remembered
 from trimtab.core.protocols import Array
 from trimtab.core.values import Goal, NoWorse, Split, Task, Trial, Variant
@@ -17,27 +17,41 @@ from trimtab.meters.predict import predict
 from trimtab.runtimes.session import open_session
 from trimtab.search.race import Race
 from trimtab.stats.noninferiority import fewest_items
-from trimtab.stats.sequence import safest_first
+from trimtab.stats.sequence import fixed_sequence, safest_first
 from trimtab.workbench.ledger import look
 
-_MOST = 4
+MEASURE_SHARE = 0.15
+"""The share of the budget that final timing and measurements may take."""
+
+_MOST, _FEWEST = 4, 2  # contenders, beside the best untouched
+_SLACK = 1.15  # what an item takes beside the engine's call
 
 
 def finalists(race: Race, untouched: Trial) -> list[Trial]:
-    """Return the trials worth proving: the best untouched, the fastest few, and the safest of those that gain."""
-    limit = race.score(untouched)
-    gaining = [t for t in race.trials if t.state == "kept" and t.steps and race.score(t) < limit]
-    gaining = [t for t in gaining if t.variant is not None and t.name != untouched.name]
-    gaining.sort(key=race.score)
-    likely = [t for t in gaining if safety(t, race.shop.task) > -1.0]
-    chosen = likely[: _MOST - 1]
-    if gaining:
-        safest = max(gaining, key=lambda trial: safety(trial, race.shop.task))
-        if safest not in chosen:
-            chosen.append(safest)
-    if untouched.state == "kept" and untouched.name not in {t.name for t in chosen}:
+    """Return the trials worth proving: the best untouched, the fastest few, and the safest of those that gain.
+
+    They come in the order in which they are tested. How many there are depends on the time that is left: each answers
+    every item of the certify split, on a slow model for minutes.
+    """
+    left = (1 - MEASURE_SHARE) * race.budget.seconds - race.budget.elapsed()
+    most = int(np.clip(left / max(once_s(race), 1e-9) - 2, _FEWEST, _MOST))  # the original and the untouched come first
+    kept = [t for t in race.trials if t.state == "kept" and t.name != untouched.name]
+    gaining = sorted((t for t in kept if t.steps and race.score(t) < race.score(untouched)), key=race.score)
+    safe = {trial.name: safety(trial, race.shop.task) for trial in (*gaining, untouched)}
+    well_timed = [trial for trial in gaining if trial.name in race.corrected] or gaining
+    chosen = [trial for trial in well_timed if safe[trial.name] > -1.0][:most]
+    safest = max(gaining, key=lambda trial: safe[trial.name], default=untouched)
+    if safest not in (*chosen, untouched):
+        chosen = [*chosen[: most - 1], safest]
+    if untouched.state == "kept":
         chosen.append(untouched)
-    return [chosen[place] for place in safest_first([safety(trial, race.shop.task) for trial in chosen])]
+    return [chosen[place] for place in safest_first([safe[trial.name] for trial in chosen])]
+
+
+def once_s(race: Race) -> float:
+    """Return about how long it takes to answer every item of the certify split once."""
+    split = race.shop.task.split("certify")
+    return _SLACK * (len(split) if split else 0) * race.latency_s / max(1, race.goal.workload.batch)
 
 
 def safety(trial: Trial, task: Task) -> float:
@@ -60,14 +74,8 @@ def prove_all(race: Race, chosen: Sequence[Trial], folder: Path) -> dict[str, No
     split = race.shop.task.split("certify")
     if split is None or race.goal.max_drop is None:
         return {}
-    found: dict[str, NoWorse] = {}
-    for trial in chosen:
-        assert trial.variant is not None
-        proof = prove(race, trial.variant, split, folder)
-        found[trial.name] = proof
-        if not proof.proven:
-            break
-    return found
+    tests = ((trial.name, prove(race, trial.variant, split, folder)) for trial in chosen if trial.variant is not None)
+    return dict(fixed_sequence(tests, lambda test: test[1].proven))
 
 
 def prove(race: Race, variant: Variant, split: Split, folder: Path) -> NoWorse:
@@ -84,7 +92,7 @@ def prove(race: Race, variant: Variant, split: Split, folder: Path) -> NoWorse:
         found = judge(task, split, labels, original, outputs, goal=goal, names=names)
         if variant.key == race.shop.original.key:
             return replace(found, proven=True, method="the same variant", reason="")
-        return _explained(found, goal, split)
+        return _explained(found)
 
     proof = remembered(folder / "proofs" / f"{key}.json", NoWorse, make)
     look(split.digest, variant.key, folder.parent)
@@ -104,21 +112,21 @@ def answers_on(task: Task, split: Split, variant: Variant, goal: Goal, folder: P
         return kept
     with open_session(variant, folder / "logs" / f"answers-{split.name}.log") as session:
         outputs = predict(session, task, split, goal.workload)
-    make_folder(path.parent)
-    temporary = path.with_suffix(".part.npy")
-    np.save(temporary, outputs, allow_pickle=False)
-    temporary.replace(path)
+    with whole_file(path) as file:
+        np.save(file, outputs, allow_pickle=False)
     return outputs
 
 
-def _explained(found: NoWorse, goal: Goal, split: Split) -> NoWorse:
-    """Say so when the items could not have proven anything."""
-    if found.proven or goal.max_drop is None:
+def _explained(found: NoWorse) -> NoWorse:
+    """Say so when the items, or groups of them, could not have proven a difference of shares."""
+    if found.proven or not found.method.startswith("Tango"):
         return found
-    fewest = fewest_items(goal.max_drop, goal.error)
-    if len(split) < fewest:
-        reason = (
-            f"the certify split has {len(split)} items: no proof of {100 * goal.max_drop:g} pt exists below {fewest}"
-        )
-        return replace(found, reason=reason, needed=max(found.needed or 0, fewest))
-    return found
+    fewest = fewest_items(found.max_drop, found.error)
+    if found.groups >= fewest:
+        return found
+    units = "items" if found.groups == found.items else "groups of items"
+    reason = (
+        f"the certify split has {found.groups:,} {units} for {found.metric}: no proof of {100 * found.max_drop:g} pt "
+        f"exists below {fewest:,}"
+    )
+    return replace(found, reason=reason, needed=max(found.needed or 0, fewest))

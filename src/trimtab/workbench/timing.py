@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from trimtab.core.files import make_folder
+from trimtab.core.files import whole_file
 from trimtab.core.protocols import Array, Arrays
 from trimtab.core.values import Ratio, Variant
 from trimtab.meters.interleave import interleave
@@ -19,7 +20,6 @@ from trimtab.runtimes.session import open_session
 from trimtab.search.race import as_ratio
 from trimtab.stats.ratios import Estimate, precise, ratio
 
-PROCESSES = 5
 _MOST_PROCESSES = 9
 _WARM_S = 3.0
 _LEAST_S = 1.0
@@ -54,7 +54,7 @@ class Timing:
         """Return the ratio of one variant's times to another's."""
         found = self.estimate(index, baseline)
         other = self.variants[index if index < len(self.variants) else self.control]
-        return as_ratio(found, other, self.variants[baseline], processes=len(self.wall_s), margin=self.margin)
+        return as_ratio(found, other, self.variants[baseline], self.margin)
 
     def self_test(self) -> Ratio:
         """Return the ratio of the control to itself."""
@@ -70,7 +70,7 @@ class TimingPlan:
     margin: float
     control: int = 0
     seed: int = 0
-    processes: int = PROCESSES
+    processes: int = 5
 
 
 def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan) -> Timing:
@@ -78,25 +78,22 @@ def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: Ti
 
     The seconds are shared among the processes still to come; each gets a second of timing at least, whatever is left.
     """
-    make_folder(plan.folder)
-    wall: list[Array] = []
-    cpu: list[Array] = []
+    rounds: list[tuple[Array, Array]] = []
     until = time.monotonic() + plan.seconds
     while True:
-        left = max(0.0, until - time.monotonic()) / max(1, plan.processes - len(wall))
-        rounds = _kept(plan.folder / f"{len(wall)}.npz", lambda: _fresh(variants, inputs, plan, len(wall), left))  # noqa: B023 # called at once
-        wall.append(rounds[0])
-        cpu.append(rounds[1])
+        done = len(rounds)
+        left = max(0.0, until - time.monotonic()) / max(1, plan.processes - done)
+        rounds.append(_kept(plan.folder / f"{done}.npz", partial(_fresh, variants, inputs, plan, done, left)))
         timing = Timing(
             variants=tuple(variants),
             control=plan.control,
-            wall_s=tuple(wall),
-            cpu_s=tuple(cpu),
+            wall_s=tuple(wall for wall, _ in rounds),
+            cpu_s=tuple(cpu for _, cpu in rounds),
             seed=plan.seed,
             margin=plan.margin,
         )
-        enough = len(wall) >= _MOST_PROCESSES or time.monotonic() > until or _precise(timing)
-        if len(wall) >= plan.processes and enough:
+        enough = len(rounds) >= _MOST_PROCESSES or time.monotonic() > until or _precise(timing)
+        if len(rounds) >= plan.processes and enough:
             return timing
 
 
@@ -106,9 +103,8 @@ def _kept(path: Path, make: Callable[[], tuple[Array, Array]]) -> tuple[Array, A
         with np.load(path, allow_pickle=False) as kept:
             return kept["wall"], kept["cpu"]
     wall, cpu = make()
-    temporary = path.with_suffix(".part.npz")
-    np.savez(temporary, wall=wall, cpu=cpu)
-    temporary.replace(path)
+    with whole_file(path) as file:
+        np.savez(file, wall=wall, cpu=cpu)
     return wall, cpu
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from trimtab.core.values import Comparison, Goal, Measurement, Result, Task, Variant, Workload
 from trimtab.data.request import DataRequest
-from trimtab.data.task import open_task
-from trimtab.meters.scores import check_metric
 from trimtab.search.progress import Progress
 from trimtab.workbench import compare as comparing
 from trimtab.workbench import measure as measuring
@@ -20,6 +18,7 @@ from trimtab.workbench.compare import Care
 from trimtab.workbench.opening import ModelRequest, default_settings, example_of, open_model
 from trimtab.workbench.optimize import Effort, Job, optimize_job
 from trimtab.workbench.report import write_report
+from trimtab.workbench.task import given_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +116,7 @@ def opened(models: Sequence[Any], task: Any, requests: Requests) -> Iterator[tup
             open_model(model, folder / f"model{number}", _with_example(model, task, requests))
             for number, model in enumerate(models)
         ]
-        if isinstance(task, Task) or task is None:
-            yield variants, task or Task()
-        else:
-            given = open_task(task, variants[0].model, folder / "data", requests.data)
-            check_metric(given.metric)
-            yield variants, given
+        yield variants, given_task(task, variants[0].model, folder / "data", requests.data)
 
 
 def _with_example(model: Any, task: Any, requests: Requests) -> ModelRequest:

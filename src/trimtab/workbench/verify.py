@@ -11,17 +11,17 @@ import numpy as np
 
 from trimtab.core.errors import BadInput, CertificateBroken
 from trimtab.core.protocols import Array
-from trimtab.core.values import Goal, NoWorse, Ratio, Task, Variant
+from trimtab.core.values import Goal, NoWorse, Ratio, Task, Variant, Workload
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.request import DataRequest
 from trimtab.data.task import open_task
+from trimtab.meters.feed import timing_inputs
 from trimtab.meters.judge import judge_items
 from trimtab.meters.predict import answers, predict
 from trimtab.runtimes.session import open_session
 from trimtab.serving.bundle import Manifest, bundled_variant, check_code, read_manifest
 from trimtab.serving.evidence import Evidence, read_evidence
-from trimtab.workbench.compare import timing_inputs
 from trimtab.workbench.timing import TimingPlan, time_finally
 
 
@@ -71,7 +71,8 @@ def verify(bundle: Path, data: Any, folder: Path, check: Check | None = None) ->
     evidence = read_evidence(bundle)
     variant = bundled_variant(bundle, manifest, check.trust_pickle)
     task = _same_task(open_task(data, variant.model, folder, _request(manifest, check)), manifest, evidence)
-    goal = Goal(max_drop=certificate.no_worse.max_drop, error=certificate.no_worse.error)
+    workload = manifest.measurement.workload if manifest.measurement is not None else Workload()
+    goal = Goal(max_drop=certificate.no_worse.max_drop, error=certificate.no_worse.error, workload=workload)
     found, missing = _again(variant, task, goal, evidence)
     ratio = None if check.original is None else _timed(variant, check.original, task, goal, folder)
     reason = _reason(found, missing, ratio, len(evidence.digests))
@@ -121,19 +122,20 @@ def _again(variant: Variant, task: Task, goal: Goal, evidence: Evidence) -> tupl
         raise BadInput(
             "none of the certified items is in the data given: give the data that the model was certified on"
         )
-    used = sorted(set(places[kept, 0].tolist()))
+    places = places[kept]
+    used = set(places[:, 0].tolist())
     with open_session(variant) as session:
         outputs = {number: predict(session, task, task.splits[number], goal.workload) for number in used}
     original = evidence.outputs[kept]
     known = {number: labels_of(task.splits[number]) for number in used}
     groups = {number: groups_of(task.splits[number]) for number in used}
-    labels = _picked(known, places[kept])
+    labels = _picked(known, places)
     found = judge_items(
         task,
-        _picked(groups, places[kept]),
+        _picked(groups, places),
         answers(task, original) if labels is None else labels,
         original,
-        np.concatenate([outputs[split][row][None] for split, row in places[kept].tolist()]),
+        np.stack([outputs[split][row] for split, row in places.tolist()]),
         goal=goal,
         names=(variant.key, "the original"),
     )
@@ -142,19 +144,15 @@ def _again(variant: Variant, task: Task, goal: Goal, evidence: Evidence) -> tupl
 
 def _picked(arrays: Mapping[int, Array | None], places: Array) -> Array | None:
     """Return the entries at (split, row), None where a split has none."""
-    if any(array is None for array in arrays.values()):
+    present = {number: array for number, array in arrays.items() if array is not None}
+    if len(present) < len(arrays):
         return None
-    return np.array([_present(arrays[split])[row] for split, row in places.tolist()])
-
-
-def _present(array: Array | None) -> Array:
-    assert array is not None
-    return array
+    return np.array([present[split][row] for split, row in places.tolist()])
 
 
 def _timed(variant: Variant, original: Variant, task: Task, goal: Goal, folder: Path) -> Ratio:
     variants = [original, variant]
-    inputs = [timing_inputs(v, task, goal.workload, 0) for v in variants]
+    inputs = [timing_inputs(v, task, goal.workload) for v in variants]
     plan = TimingPlan(folder=folder / "timing", seconds=20.0, margin=goal.margin)
     return time_finally(variants, inputs, plan).ratio(1, 0)
 

@@ -1,0 +1,212 @@
+"""Who wins, what is said of it, and where the time went; whole runs are in `test_optimize.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimtab.core.values import Goal, Limit, Measurement, NoWorse, Reading, Split, Task, Trial
+from trimtab.data.arrays import save_array
+from trimtab.search.race import Race
+from trimtab.workbench.final import Ending, Final, _improved, _in_order, _meters, _with_proofs, certify
+from trimtab.workbench.timing import Timing
+
+Enter = Callable[..., Trial]
+
+
+def verdict(proven: bool = True, **given: Any) -> NoWorse:
+    parts = {
+        "metric": "accuracy", "variant": "v", "baseline": "b", "max_drop": 0.01, "error": 0.05, "method": "",
+        "items": 700, "groups": 700, "difference": 0.0, "low": -0.001, "high": 0.001, "better": 0, "worse": 0,
+        "flips": 0, "proven": proven, "reason": "" if proven else "loses 3 pt",
+    }  # fmt: skip
+    return NoWorse(**{**parts, **given})
+
+
+def timed(field: list[Trial], control: int) -> Timing:
+    """The final times of trials, as the search had screened them, with hardly any noise."""
+    rng = np.random.default_rng(0)
+    speeds = [trial.screening.value for trial in field if trial.screening is not None]
+    wall = tuple(
+        np.array([speed * rng.lognormal(0, 0.002, 40) for speed in [*speeds, speeds[control]]]) for _ in range(5)
+    )
+    variants = tuple(trial.variant for trial in field if trial.variant is not None)
+    return Timing(variants=variants, control=control, wall_s=wall, cpu_s=wall, seed=0, margin=0.03)
+
+
+@pytest.fixture
+def ended(over: Race, tmp_path: Path) -> Callable[..., Final]:
+    """The end of a race: the model as given first, the best untouched, and who was chosen, with what was proven."""
+
+    def make(*field: Trial, untouched: int = 0, proofs: dict[str, NoWorse] | None = None, chosen: int = 0) -> Final:
+        given = {trial.name: verdict() for trial in field} if proofs is None else proofs
+        names = tuple(name for name, proof in given.items() if proof.proven)
+        ending = Ending(
+            race=over, folder=tmp_path / "work", untouched=field[untouched], warnings=(), command="", verify="again"
+        )
+        return Final(
+            ending=ending,
+            field=field,
+            timing=timed(list(field), untouched),
+            proofs=given,
+            proven=names,
+            chosen=(*given, *(f"other {n}" for n in range(chosen))),
+        )
+
+    return make
+
+
+def order(final: Final) -> list[str]:
+    return [final.field[place].name.split(" on ")[0] for place in _in_order(final)]
+
+
+class TestOrder:
+    """Who may win, the best first."""
+
+    def test_the_fastest_beyond_doubt_goes_first_and_the_best_untouched_after_them(self, enter, ended) -> None:
+        field = (enter(value=1.0), enter(value=0.8, threads=1), enter("bf16", value=0.5), enter("simplify", value=0.3))
+        assert _in_order(ended(*field, untouched=1)) == [3, 2, 1, 0]
+
+    def test_what_is_not_faster_beyond_doubt_loses_to_the_untouched(self, enter, ended) -> None:
+        field = (enter(value=1.0), enter(value=0.5, threads=1), enter("bf16", value=0.499))
+        assert _in_order(ended(*field, untouched=1)) == [1, 0]
+
+    def test_with_limits_to_keep_the_slower_ones_are_asked_as_well(self, over, enter, ended) -> None:
+        field = (enter(value=1.0), enter(value=0.5, threads=1), enter("bf16", value=0.9))
+        over.shop = replace(over.shop, goal=Goal(limits=(Limit(reading="bytes", relation="<=", bound=1.0),)))
+        assert "bf16" in order(ended(*field, untouched=1))
+
+    def test_the_model_as_given_does_not_win_while_something_better_went_unproven(self, enter, ended) -> None:
+        given, fast = enter(value=1.0), enter("bf16", value=0.5)
+        unproven = {fast.name: verdict(proven=False)}
+        assert _in_order(ended(given, proofs=unproven)) == []
+        assert _in_order(ended(given, proofs={})) == [0]
+        assert _in_order(ended(given, proofs={}, chosen=1)) == [], "nor while it was not even tested"
+
+    def test_for_another_goal_than_time_its_own_reading_decides(self, over, enter, ended) -> None:
+        over.shop = replace(over.shop, goal=Goal(objective="bytes"))
+
+        def sized(trial: Trial, size: float) -> Trial:
+            assert trial.variant is not None
+            reading = Reading(name="bytes", value=size, unit="B")
+            measured = Measurement(
+                variant=trial.variant, task="", workload=over.goal.workload, readings=(reading,), machine=over.machine,
+                time="",
+            )  # fmt: skip
+            return replace(trial, measurement=measured)
+
+        field = (sized(enter(value=1.0), 9.0), sized(enter("bf16", value=0.2), 5.0), sized(enter("simplify"), 2.0))
+        assert order(ended(*field)) == ["simplify", "bf16", "as given"]
+
+
+class TestCertificate:
+    """What is claimed of the winner."""
+
+    @pytest.fixture
+    def task(self, over: Race, tmp_path: Path) -> Task:
+        rows = save_array("rows", tmp_path / "rows.npy", np.arange(700))
+        split = Split(name="certify", inputs=(), rows=rows, labels=rows, digest="split")
+        over.shop = replace(over.shop, task=Task(splits=(split,)))
+        return over.shop.task
+
+    @pytest.mark.parametrize(
+        ("metric", "drop", "words"),
+        [
+            ("accuracy", 0.01, "accuracy is at most 1.0 pt worse than the original's"),
+            ("cost", 0.02, "cost is at most 0.0200 worse than the original's"),
+            ("mse", 3.0, "mse is at most 3.00 worse than the original's"),
+        ],
+    )
+    def test_the_claim_is_in_the_unit_of_its_metric(self, task, enter, ended, metric, drop, words) -> None:
+        given, fast = enter(value=1.0), enter("bf16", value=0.5)
+        proof = verdict(metric=metric, max_drop=drop, error=0.01)
+        found = certify(ended(given, fast, proofs={fast.name: proof}), fast)
+        assert found is not None
+        assert found.claim == f"with 99 % confidence {words}, on items like the 700 of the certify split"
+        assert found.no_worse == proof
+
+    def test_it_holds_both_ratios_and_how_often_the_items_were_looked_at(self, over, task, enter, ended) -> None:
+        field = (enter(value=1.0), enter(value=0.8, threads=1), enter("bf16", value=0.4))
+        final = ended(*field, untouched=1)
+        found = certify(final, field[2])
+        assert found is not None
+        assert [ratio.baseline for ratio in found.ratios] == [trial.variant.key for trial in field[:2]]
+        assert [round(ratio.value, 1) for ratio in found.ratios] == [0.4, 0.5]
+        assert (found.looks, found.data, found.command) == (1, "split", "again")
+        assert found.original == over.shop.original.key
+        other = certify(final, field[1])
+        assert other is not None
+        assert other.looks == 2
+
+    def test_without_a_proof_there_is_none(self, over, task, enter, ended) -> None:
+        given, fast = enter(value=1.0), enter("bf16", value=0.5)
+        assert certify(ended(given, fast, proofs={}), fast) is None
+        over.shop = replace(over.shop, task=Task())
+        assert certify(ended(given, fast), fast) is None
+
+
+class TestTrials:
+    """What the proof made of the trials."""
+
+    def test_proven_unproven_and_never_tested_are_told_apart(self, enter, ended) -> None:
+        given, good, bad, later, dropped = (
+            enter(value=1.0), enter("bf16", reason="seen"), enter("static-int8"), enter("nncf-int8"),
+            enter("simplify", state="dropped", reason="too slow"),
+        )  # fmt: skip
+        proofs = {good.name: verdict(), bad.name: verdict(proven=False)}
+        final = replace(ended(given, good, proofs=proofs), chosen=(good.name, bad.name, later.name))
+        found = {trial.name: trial for trial in _with_proofs(final)}
+        assert [found[trial.name].state for trial in (given, good, bad, later, dropped)] == [
+            "kept", "proven", "unproven", "unproven", "dropped",
+        ]  # fmt: skip
+        assert found[good.name].reason == "seen"
+        assert found[bad.name].reason == "loses 3 pt"
+        assert found[later.name].reason == "not tested: a safer variant before it was not proven"
+        assert found[dropped.name] == dropped
+        assert found[good.name].quality == proofs[good.name]
+
+    def test_when_nothing_is_protected_nothing_is_unproven(self, over, enter, ended) -> None:
+        given, fast = enter(value=1.0), enter("bf16")
+        over.shop = replace(over.shop, goal=Goal(max_drop=None))
+        final = replace(ended(given, fast, proofs={}), chosen=(fast.name,))
+        assert [trial.state for trial in _with_proofs(final)] == ["kept", "kept"]
+
+
+class TestMeters:
+    """What a finalist is read with."""
+
+    @pytest.mark.parametrize(("budget", "latency"), [(600, 5.0), (6000, 5.0), (300, 2.5), (60, 1.25), (1, 1.25)])
+    def test_the_longer_ones_take_a_share_of_the_budget_within_bounds(self, over, budget, latency) -> None:
+        over.budget.seconds = budget
+        found = _meters(over)
+        assert dict(found["latency"]) == {"seconds": latency}
+        assert dict(found["throughput"]) == {"seconds": 2 * latency}
+
+    def test_preprocessing_is_timed_only_where_there_is_data(self, over, tmp_path) -> None:
+        assert "end-to-end" not in _meters(over)
+        rows = save_array("rows", tmp_path / "rows.npy", np.arange(3))
+        over.shop = replace(over.shop, task=Task(splits=(Split(name="select", inputs=(), rows=rows),)))
+        assert set(_meters(over)) == {"size", "compute", "memory", "latency", "throughput", "end-to-end"}
+        assert "quality" not in _meters(over), "it was answered for the proof already"
+
+
+def test_what_the_goal_improves_is_told_when_it_is_no_time(over, enter) -> None:
+    trial = enter(value=0.5)
+    readings = (Reading(name="bytes", value=3.0, unit="B"), Reading(name="latency_p50", value=1.0, unit="s"))
+    measured = {
+        trial.name: Measurement(
+            variant=over.shop.original, task="", workload=over.goal.workload, readings=readings, machine=over.machine,
+            time="",
+        )
+    }  # fmt: skip
+    assert _improved(Goal(objective="bytes"), measured, trial) == readings[0]
+    assert _improved(Goal(objective="latency"), measured, trial) is None
+    assert _improved(Goal(objective="throughput", direction="maximize"), measured, trial) is None
+    assert _improved(Goal(objective="macs"), measured, trial) is None
+    assert _improved(Goal(objective="bytes"), {}, trial) is None
+    assert _improved(Goal(objective="bytes"), measured, None) is None
