@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core import plugins
-from trimtab.core.protocols import Array, Context
+from trimtab.core.protocols import Array, Context, Evaluate
 from trimtab.core.values import Settings, Split, Task, Variant
 from trimtab.data.arrays import save_array
 from trimtab.formats.onnx import save
@@ -115,7 +115,7 @@ def context(tmp_path: Path) -> Callable[..., Context]:
     """Return a function that makes a context with a folder of its own; evaluation says that nothing is lost."""
 
     def make(
-        variant: Variant, task: Task, folder: str = "made", evaluate: Callable[[Variant], float] = lambda made: 0.0
+        variant: Variant, task: Task, folder: str = "made", evaluate: Evaluate = lambda made, most=None: 0.0
     ) -> Context:
         return Context(
             task=task, original=variant, folder=tmp_path / folder, seed=3, deadline=time.monotonic() + 60.0,

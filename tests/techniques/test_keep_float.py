@@ -19,7 +19,7 @@ from trimtab.core.errors import BadInput, Refused
 from trimtab.core.values import Step, options
 from trimtab.formats.onnx import save
 from trimtab.techniques.int8 import SEPARATOR
-from trimtab.techniques.keep_float import KeepFloat, fewest, parse, rank_layers, restoring
+from trimtab.techniques.keep_float import KeepFloat, fewest, parse, rank_layers
 
 
 @drawn(st.lists(st.integers(0, 1000), min_size=1, max_size=60, unique=True))
@@ -48,20 +48,36 @@ def test_few_evaluations_find_the_one_bad_layer_of_many() -> None:
     assert ranking[0] == "137"
 
 
-@drawn(st.integers(0, 200), st.integers(0, 250))
-def test_the_fewest_that_pass_are_found_in_a_logarithm_of_looks(most: int, needed: int) -> None:
+@drawn(st.integers(0, 200), st.integers(0, 250), st.integers(1, 20))
+def test_the_fewest_that_pass_are_found_in_a_logarithm_of_looks(most: int, needed: int, first: int) -> None:
     looks = []
 
     def passes(number: int) -> bool:
         looks.append(number)
         return number >= needed
 
-    assert fewest(most, passes) == (needed if needed <= most else None)
-    assert len(looks) == len(set(looks)) <= 2 + np.log2(most + 1)
+    assert fewest(most, passes, first=first) == (needed if needed <= most else None)
+    assert len(looks) == len(set(looks)) <= 2 + 2 * np.log2(most + 1)
+
+
+def test_few_that_pass_are_found_without_trying_many() -> None:
+    looks = []
+
+    def passes(number: int) -> bool:
+        looks.append(number)
+        return number >= 5
+
+    assert fewest(26, passes, first=3) == 5
+    assert max(looks) == 6
 
 
 def test_asked_to_stop_the_search_returns_what_it_saw_pass() -> None:
-    assert fewest(64, lambda number: number >= 3, lambda: True) == 64
+    assert fewest(64, lambda number: number >= 3, lambda: True, first=4) == 4
+
+
+def test_asked_to_stop_before_anything_passed_the_search_tries_the_most() -> None:
+    assert fewest(64, lambda number: number >= 30, lambda: True, first=4) == 64
+    assert fewest(64, lambda number: False, lambda: True, first=4) is None
 
 
 def test_options_are_read_as_they_are_typed() -> None:
@@ -74,10 +90,12 @@ def test_options_are_read_as_they_are_typed() -> None:
 
 def test_repairs_a_step_with_the_options_it_had() -> None:
     step = Step(technique="static-int8", options=options(calibration="entropy", items=7, keep="", reduce_range=False))
-    technique = restoring(step, 0.002)
-    assert technique == KeepFloat(
-        technique="static-int8", arguments="calibration=entropy, items=7, reduce_range=False", max_drop=0.002
+    rescue = KeepFloat().rescue(step, 0.002)
+    arguments = "calibration=entropy, items=7, reduce_range=False"
+    assert rescue == Step(
+        technique="keep-float", options=options(technique="static-int8", arguments=arguments, max_drop=0.002)
     )
+    technique = plugins.make("techniques", rescue.technique, rescue.options)
     assert plugins.make("techniques", technique.technique, parse(technique.arguments)).items == 7
 
 
@@ -112,7 +130,7 @@ def test_keeps_layers_until_the_goal_is_met(
     most = _lost(outputs, variant, task, whole)
     seen = []
 
-    def evaluate(made: Any) -> float:
+    def evaluate(made: Any, most: float | None = None) -> float:
         seen.append(_lost(outputs, variant, task, made))
         return seen[-1]
 
@@ -128,14 +146,14 @@ def test_keeps_layers_until_the_goal_is_met(
 def test_gives_up_with_the_reason_when_half_of_the_layers_are_not_enough(given: Any, context: Any) -> None:
     variant, task = given("cnn")
     with pytest.raises(Refused, match="half of the 4 layers"):
-        KeepFloat(technique="static-int8").apply(variant, context(variant, task, evaluate=lambda made: 1.0))
+        KeepFloat(technique="static-int8").apply(variant, context(variant, task, evaluate=lambda made, most=None: 1.0))
 
 
 def test_stops_at_the_deadline_with_what_passes(given: Any, context: Any) -> None:
     variant, task = given("cnn")
     late = replace(context(variant, task), deadline=time.monotonic())
     made = KeepFloat(technique="static-int8").apply(variant, late)
-    assert len(str(dict(made.steps[-1].options)["keep"]).split(SEPARATOR)) == 2
+    assert len(str(dict(made.steps[-1].options)["keep"]).split(SEPARATOR)) == 1
 
 
 @pytest.mark.parametrize("technique", ["static-int8", "dynamic-int8", "nncf-int8"])

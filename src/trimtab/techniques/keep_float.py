@@ -6,7 +6,6 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from trimtab.techniques.int8 import Calibrated, feeds, joined, kept, options_of,
 
 _GROUPS = 8  # the layers are first measured in that many groups
 _EVALUATIONS = 64
+_FIRST = 16  # the search for how many to keep begins with one layer in so many
 _SHARE = 0.4  # of the time left, for the ranking; the rest is for the search on the select split
 
 
@@ -27,10 +27,10 @@ class KeepFloat:
     """Quantizes with another technique, and keeps the fewest layers in float with which at most `max_drop` is lost.
 
     The layers are ranked by the error that quantizing them alone makes in the model's outputs on `probes`
-    calibration items; how many of them to keep is found by bisection on the select split. At most half of the layers
-    are kept: beyond that the gain is gone. `arguments` are options of the technique, as "name=value, name=value".
-    Given `keep` (separated by |), exactly these layers are kept and nothing is searched. A model that loses exactly
-    what it may can never be proven to lose less, so `max_drop` is best half of the goal's.
+    calibration items; how many of them to keep is found on the select split, by doubling and then by bisection. At
+    most half of the layers are kept: beyond that the gain is gone. `arguments` are options of the technique, as
+    "name=value, name=value". Given `keep` (separated by |), exactly these layers are kept and nothing is searched. A
+    model that loses exactly what it may can never be proven to lose less, so `max_drop` is best half of the goal's.
     """
 
     technique: Annotated[str, Choices("nncf-int8", "static-int8")] = "static-int8"
@@ -40,7 +40,16 @@ class KeepFloat:
     keep: str = ""
 
     name = "keep-float"
-    rescue = True
+
+    def rescue(self, step: Step, max_drop: float) -> Step:
+        """Return the step that repairs what an int8 quantization lost; it is for the variant before that one.
+
+        Args:
+            step: The quantization.
+            max_drop: The most that may be lost on the select split, in the metric's unit.
+        """
+        given = ", ".join(f"{name}={value}" for name, value in step.options if name != "keep" and value is not None)
+        return Step(technique=self.name, options=options(technique=step.technique, arguments=given, max_drop=max_drop))
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what the technique itself refuses, and missing data to choose the layers with."""
@@ -66,9 +75,10 @@ class KeepFloat:
         def passes(count: int) -> bool:
             made = self._mixed(variant, context, calibrated, ranking[:count], f"keep-{count}")
             best[count] = made
-            return context.evaluate(made) <= self.max_drop
+            return context.evaluate(made, self.max_drop) <= self.max_drop
 
-        count = fewest(len(ranking) // 2, passes, lambda: time.monotonic() > context.deadline)
+        first = max(1, len(ranking) // _FIRST)
+        count = fewest(len(ranking) // 2, passes, lambda: time.monotonic() > context.deadline, first)
         if count is None:
             raise Refused(
                 f"{self.technique} loses more than {self.max_drop:.4g} even with half of the {len(ranking)} layers in "
@@ -77,10 +87,7 @@ class KeepFloat:
         return best[count]
 
     def _technique(self) -> Any:
-        return plugins.make("techniques", self.technique, self._options())
-
-    def _options(self) -> Options:
-        return parse(self.arguments)
+        return plugins.make("techniques", self.technique, parse(self.arguments))
 
     def _mixed(
         self, variant: Variant, context: Context, calibrated: Calibrated, keep: Sequence[str], folder: str
@@ -91,15 +98,6 @@ class KeepFloat:
             seed=context.seed,
         )
         return quantized(variant, calibrated, step, keep, context.folder / folder)
-
-
-def restoring(step: Step, max_drop: float) -> KeepFloat:
-    """Return the technique that repairs what `step`, an int8 quantization, lost; it is for the variant before the step.
-
-    `max_drop` is the most that may be lost on the select split, in the metric's unit.
-    """
-    given = ", ".join(f"{name}={value}" for name, value in step.options if name != "keep" and value is not None)
-    return KeepFloat(technique=step.technique, arguments=given, max_drop=max_drop)
 
 
 def parse(text: str) -> Options:
@@ -155,14 +153,19 @@ def rank_layers(
     return tuple(layer for _, group in sorted(ranked, key=lambda pair: pair[0]) for layer in group)
 
 
-def fewest(most: int, passes: Callable[[int], bool], stop: Callable[[], bool] = lambda: False) -> int | None:
-    """Return the smallest count from 0 to `most` that passes, by bisection, or None when not even `most` does.
+def fewest(
+    most: int, passes: Callable[[int], bool], stop: Callable[[], bool] = lambda: False, first: int = 1
+) -> int | None:
+    """Return the smallest count from 0 to `most` that passes, or None when not even `most` does.
 
-    Takes it that what passes with some passes with more. Asked to stop, it returns the smallest count seen to pass.
+    Takes it that what passes with some passes with more. Counts are doubled from `first` until one passes, then the
+    gap is halved. Asked to stop, it returns the smallest count seen to pass, and tries `most` when none was.
     """
-    if not passes(most):
-        return None
-    low, high = 0, most
+    low, high = 0, min(first, most)
+    while not passes(high):
+        if high == most:
+            return None
+        low, high = high + 1, most if stop() else min(2 * high, most)
     while low < high and not stop():
         middle = (low + high) // 2
         if passes(middle):
@@ -177,7 +180,7 @@ def _loss_on(calibrated: Calibrated, variant: Variant, task: Task, items: int) -
 
     The error is the mean square over all outputs, relative to each output's variance.
     """
-    given = list(islice(feeds(variant, task, items), items))
+    given = list(feeds(variant, task, items))
     right = calibrated.run(calibrated.original, given)
     layers = frozenset(calibrated.layers)
 
