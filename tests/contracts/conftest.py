@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("trimtab.testing")
-
 
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Any:

@@ -149,22 +149,3 @@ def test_refusing_imports_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-def test_without_a_compiler_torch_compile_is_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    reason = TorchCompileRuntime().refuses(Variant(model=model, settings=Settings(runtime="torch-compile")))
-    assert "there is no no-such-compiler" in (reason or "")
-
-
-@pytest.mark.slow
-def test_the_compiled_program_answers_like_the_module(network: Any, model: Model) -> None:
-    variant = Variant(model=model, settings=Settings(runtime="torch-compile"))
-    if reason := TorchCompileRuntime().refuses(variant):
-        pytest.skip(reason)
-    feeds = images(2)
-    found = TorchCompileRuntime().load(variant)(feeds)
-    with torch.inference_mode():
-        expected = network(torch.from_numpy(feeds["input"])).numpy()
-    np.testing.assert_allclose(found["output"], expected, atol=1e-5)
-    assert TorchCompileRuntime.startup_s > 0
