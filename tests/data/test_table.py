@@ -86,6 +86,7 @@ def test_parts_that_do_not_belong_together_are_one_clear_line(one: Table, other:
         (table(3, labels=np.zeros(2)), "differ in length .inputs 3, labels 2.; each item needs one row in every array"),
         (table(3, groups=np.zeros(4)), "inputs 3, groups 4"),
         (Table(columns={"a": np.zeros(3), "b": np.zeros(2)}), "a 3, b 2"),
+        (table(2, groups=np.zeros((2, 1))), "groups and split need one name or number per item; give arrays of one"),
         (table(1, splits=np.array(["proof"])), "unknown split 'proof'; known are train, calibrate, select, certify"),
     ],
 )

@@ -11,7 +11,7 @@ from trimtab.core.errors import BadInput
 from trimtab.core.values import Step, Task, options
 from trimtab.data.batches import batches, feeds, labels, prepare_raw
 from trimtab.data.checks import overlap
-from trimtab.data.task import DataRequest, open_task
+from trimtab.data.task import DataRequest, open_task, sample
 from trimtab.stats.noninferiority import fewest_items
 
 RNG = np.random.default_rng(0)
@@ -374,3 +374,21 @@ def test_one_input_too_few_is_said_with_the_names_wanted(tmp_path: Path, make_mo
     model = make_model(a=("float32", "N", 4), b=("float32", "N", 4))
     with pytest.raises(BadInput, match=r"takes a, b, and the data has one input; give an \.npz with one array each"):
         open_task(tmp_path / "lone.npy", model, tmp_path / "kept")
+
+
+def test_a_sample_holds_items_of_the_split_with_their_labels_groups_and_rows(tmp_path: Path, make_model) -> None:
+    task = open_task((INPUTS, LABELS), make_model(), tmp_path)
+    whole = task.split("certify")
+    some = sample(whole, 100, 0, tmp_path)
+    chosen = np.load(some.rows.path)
+    assert (some.name, len(some), len(set(chosen))) == ("certify", 100, 100)
+    assert set(chosen) <= set(np.load(whole.rows.path))
+    np.testing.assert_array_equal(np.load(some.inputs[0].path), INPUTS[chosen])
+    np.testing.assert_array_equal(labels(some), LABELS[chosen])
+
+
+def test_a_sample_is_the_same_under_the_same_seed_and_another_under_another(tmp_path: Path, make_model) -> None:
+    whole = open_task((INPUTS, LABELS), make_model(), tmp_path).split("certify")
+    assert sample(whole, 50, 1, tmp_path) == sample(whole, 50, 1, tmp_path)
+    assert sample(whole, 50, 1, tmp_path).digest != sample(whole, 50, 2, tmp_path).digest
+    assert sample(whole, 50, 1, tmp_path).digest != whole.digest

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -79,3 +82,9 @@ def test_compression_multiplies_along_a_chain():
         compression(first, third), compression(first, second), compression(second, third), strict=True
     ):
         assert direct.value == pytest.approx(one.value * other.value)
+
+
+def test_sizes_and_macs_are_read_without_the_half_second_that_scipy_takes():
+    code = "import sys, trimtab.meters.size, trimtab.meters.compute; print('scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"

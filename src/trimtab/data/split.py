@@ -16,6 +16,9 @@ Rows = NDArray[np.int64]
 CALIBRATE_ITEMS = 300
 """No calibration method gains from more, and items spent here can't prove anything."""
 
+SELECT_ITEMS = 1500
+"""Enough to choose by: two models that differ in 4 % of their answers are told apart to half a point."""
+
 _CALIBRATE_SHARE = 8
 _SELECT_SHARE = 4
 SMALLEST = 8
@@ -36,8 +39,8 @@ def plan(items: Items, seed: int) -> dict[str, Rows]:
     """Return the rows of each split, ascending; every item is in exactly one, and no group is in two.
 
     What the data names calibrate, select or certify stays so. Items named test, val or nothing are judged: they are
-    divided into select (a quarter) and certify, and, only where nothing is named train or calibrate, calibrate (an
-    eighth, at most 300). Otherwise calibrate is a sample of train, and the rest of train stays train.
+    divided into select (a quarter, at most 1500) and certify, and, only where nothing is named train or calibrate,
+    calibrate (an eighth, at most 300). Otherwise calibrate is a sample of train, and the rest of train stays train.
 
     Raises:
         BadInput: there are too few items or groups, or items named in advance leave a split empty or tear a group.
@@ -72,7 +75,7 @@ def _wanted(splits: dict[str, Rows], judged: int) -> dict[str, int]:
     if "calibrate" not in splits:
         wanted["calibrate"] = min(CALIBRATE_ITEMS, judged // _CALIBRATE_SHARE)
     if "select" not in splits:
-        wanted["select"] = judged // _SELECT_SHARE
+        wanted["select"] = min(SELECT_ITEMS, judged // _SELECT_SHARE)
     return wanted
 
 

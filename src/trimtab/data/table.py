@@ -92,6 +92,8 @@ def checked(table: Table, source: str) -> Table:
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
         raise BadInput(f"{source}: the arrays differ in length ({shown}); each item needs one row in every array")
+    if any(array is not None and array.ndim != 1 for array in (table.groups, table.splits)):
+        raise BadInput(f"{source}: groups and split need one name or number per item; give arrays of one dimension")
     if table.splits is not None:
         unknown = sorted({str(name) for name in table.splits} - {"", *SPLIT_NAMES})
         if unknown:

@@ -38,12 +38,16 @@ _UNLABELLED = {"regression": "relative_error", "embedding": "cosine"}
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Content:
-    """A source made ready to be written: columns by model input, the steps, and what is known of the items."""
+    """A source made ready to be written: columns by model input, the steps, and what is known of the items.
+
+    `numbers` are the items' rows in the user's data, None when they are counted from 0.
+    """
 
     columns: Mapping[str, Column]
     steps: tuple[Step, ...]
     labels: Array | None
     groups: Array | None
+    numbers: Array | None = None
 
 
 def open_task(source: Any, model: Model, folder: Path, request: DataRequest | None = None) -> Task:
@@ -67,9 +71,12 @@ def open_task(source: Any, model: Model, folder: Path, request: DataRequest | No
     asked = answers(table, output, request)
     steps = marked(steps, by_item=not all(isinstance(column, np.ndarray) for column in columns.values()))
     casts = _casts(columns, steps, model)
-    content = _Content(columns=columns, steps=steps, labels=asked.labels, groups=_numbered(table.groups))
+    groups = table.groups
+    if groups is not None:
+        groups = np.unique(groups.astype(str), return_inverse=True)[1].astype(np.int64)
+    content = _Content(columns=columns, steps=steps, labels=asked.labels, groups=groups)
     strata = asked.labels if asked.kind in ("classification", "binary") else None
-    items = Items(count=len(table), strata=strata, groups=content.groups, names=table.splits)
+    items = Items(count=len(table), strata=strata, groups=groups, names=table.splits)
     splits = tuple(_write(name, rows, content, folder) for name, rows in plan(items, request.seed).items())
     _check_casts(splits, casts)
     task = _task(splits, (*steps, *casts), asked, request)
@@ -160,6 +167,19 @@ def _check_casts(splits: tuple[Split, ...], casts: tuple[Step, ...]) -> None:
                 raise BadInput(f"the input {file.name!r} holds numbers that don't fit {target}, which the model takes")
 
 
+def sample(split: Split, items: int, seed: int, folder: Path) -> Split:
+    """Return a split of that many items drawn at random, in their order, its arrays written under `folder`."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(split))[:items])
+    content = _Content(
+        columns={file.name: open_array(file) for file in split.inputs},
+        steps=(),
+        labels=None if split.labels is None else open_array(split.labels),
+        groups=None if split.groups is None else open_array(split.groups),
+        numbers=open_array(split.rows),
+    )
+    return _write(split.name, rows, content, folder)
+
+
 def _chunks(name: str, column: Column, rows: Rows, steps: tuple[Step, ...]) -> Iterator[Array]:
     """Yield the items of a column after the steps that are done once; raise `BadInput` that names a bad item."""
     once = [step for step in steps if is_once(step) and concerns(step, name) and step.technique != "tokenize"]
@@ -213,7 +233,7 @@ def _write(name: str, rows: Rows, content: _Content, folder: Path) -> Split:
     """Write one split under a name that holds its digest; files that are there already and intact are reused."""
     make_folder(folder)
     staging = folder / f"{name}-writing-{os.getpid()}"
-    beside = {"rows": rows}
+    beside = {"rows": rows if content.numbers is None else content.numbers[rows]}
     if content.labels is not None:
         beside["labels"] = content.labels[rows]
     if content.groups is not None:
@@ -253,13 +273,6 @@ def _moved(file: ArrayFile, folder: Path) -> ArrayFile:
     return replace(file, path=folder / file.path.name)
 
 
-def _numbered(groups: Array | None) -> Array | None:
-    """Return the number of each item's group, in the order of the groups' names."""
-    if groups is None:
-        return None
-    return np.unique(groups.astype(str), return_inverse=True)[1].astype(np.int64)
-
-
 def _cast_note(step: Step) -> str:
     given = dict(step.options)
     return f"the input {given['input']!r} is cast to {given['dtype']}, which the model takes"
@@ -279,7 +292,7 @@ def _proof_notes(task: Task, request: DataRequest) -> tuple[str, ...]:
     """Say when no drop as small as the one wanted can be proven on the certify items, however well a variant does."""
     certify = task.split("certify")
     shares = task.kind in ("classification", "binary") and task.metric != "cost" and ":" not in task.metric
-    if certify is None or request.max_drop is None or not shares:
+    if certify is None or request.max_drop is None or not 0 < request.max_drop < 1 or not shares:
         return ()
     units, count = "items", len(certify)
     if certify.groups is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from trimtab.core.values import Reading
-from trimtab.stats.percentiles import Estimate
+
+if TYPE_CHECKING:  # scipy takes half a second, and sizes are read without it
+    from trimtab.stats.percentiles import Estimate
 
 WORKER_CLOCK = "wall clock inside the worker process"
 

@@ -140,11 +140,6 @@ def _audit(wall: list[NDArray[np.float64]], cpu_a: Sequence[ArrayLike], cpu_b: S
     """Return how much wider wall-clock ratios scatter than processor-time ratios, within processes."""
     if min(float(np.min(times)) for times in (*cpu_a, *cpu_b)) <= 0:
         return None  # the processor clock ticks more coarsely than a block lasts
-    spreads = [
-        float(np.subtract(*np.quantile(_centred(logs), (0.75, 0.25)))) for logs in (wall, _log_ratios(cpu_a, cpu_b))
-    ]
+    scatter = (np.concatenate([log - np.median(log) for log in logs]) for logs in (wall, _log_ratios(cpu_a, cpu_b)))
+    spreads = [float(np.subtract(*np.quantile(logs, (0.75, 0.25)))) for logs in scatter]
     return spreads[0] / spreads[1] if spreads[1] > 0 else None
-
-
-def _centred(logs: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.concatenate([log - np.median(log) for log in logs])
