@@ -20,7 +20,7 @@ def test_an_innocent_candidate_is_ever_killed_with_at_most_the_risk(difference, 
 
 
 def test_evidence_against_a_candidate_at_the_limit_has_mean_one():
-    rows = gains(-0.02, 0.2, items=40, trials=40_000)
+    rows = gains(-0.02, 0.2, items=40, trials=15_000)
     values = np.exp([watch(Evidence(delta=0.02), row).log_value for row in rows])
     assert values.mean() == pytest.approx(1.0, abs=4 * values.std() / np.sqrt(len(rows)))
 
