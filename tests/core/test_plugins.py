@@ -10,7 +10,7 @@ import pytest
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Choices
-from trimtab.core.values import options
+from trimtab.core.values import Step, options
 
 
 class Prune:
@@ -32,6 +32,17 @@ class Plain:
     name = "plain"
 
 
+class Deciding:
+    """A technique that decides by itself what is left at None."""
+
+    name = "deciding"
+
+    def __init__(
+        self, limit: bool | None = None, fast: Annotated[bool | None, Choices(True, False)] = None, bits: int | None = 8
+    ) -> None:
+        self.given = (limit, fast, bits)
+
+
 @pytest.fixture(autouse=True)
 def fake_entry_points(monkeypatch):
     """Two techniques of a distribution of its own, and one whose file is gone."""
@@ -50,7 +61,7 @@ def _this_module():
     import types
 
     module = types.ModuleType(__name__)
-    module.Prune, module.Plain = Prune, Plain
+    module.Prune, module.Plain, module.Deciding = Prune, Plain, Deciding
     return module
 
 
@@ -124,3 +135,47 @@ def test_naming_plug_ins_imports_none_of_them():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (options(share=0.5, method="l1", rounds=1, note=""), {}),
+        (options(share=0.25, rounds=1), {"share": 0.25}),
+        (options(share=0.5, rounds=2, note="x"), {"rounds": 2, "note": "x"}),
+        (options(since_gone=1), {"since_gone": 1}),
+    ],
+    ids=["defaults", "one differs", "two differ", "an option it no longer has"],
+)
+def test_options_at_their_defaults_tell_a_reader_nothing(given, told):
+    assert dict(plugins.telling("prune", given)) == told
+    assert dict(plugins.telling("no-such-technique", given)) == dict(given), "its defaults are not known here"
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        (options(limit=None, fast=None, bits=8), "deciding"),
+        (options(limit=False), "deciding"),
+        (options(limit=True), "deciding(limit=True)"),
+        (options(fast=False), "deciding(fast=False)"),
+        (options(bits=None), "deciding(bits=None)"),
+    ],
+    ids=["nothing", "decided to be off", "decided to be on", "off, but a search varies it", "None is no default"],
+)
+def test_a_label_tells_what_was_chosen_and_not_what_was_left_off(monkeypatch, given, label):
+    point = EntryPoint("deciding", f"{__name__}:Deciding", "trimtab.techniques")
+    monkeypatch.setattr(plugins, "_found", lambda group: {"deciding": point})
+    assert Step(technique="deciding", options=given).label() == label
+
+
+def test_many_names_are_counted_in_a_label():
+    assert Step(technique="prune", options=options(note="conv1|conv2|fc")).label() == "prune(note=3 names)"
+    assert Step(technique="prune", options=options(note="conv1")).label() == "prune(note=conv1)"
+
+
+def test_a_label_never_changes_what_a_step_is():
+    chosen = Step(technique="prune", options=options(share=0.5))
+    plain = Step(technique="prune")
+    assert chosen.label() == plain.label()
+    assert repr(chosen) != repr(plain), "keys of measurements and folders are made of this"

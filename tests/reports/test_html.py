@@ -211,3 +211,82 @@ def test_written_report_links_the_logs_beside_it(result, tmp_path):
     path = html.write(replace(result, trials=trials), tmp_path / "report.html")
     assert 'href="./work/logs/a%20b.log"' in path.read_text()
     assert str(tmp_path) not in path.read_text()
+
+
+def test_every_row_of_a_table_has_the_cells_of_its_head(page):
+    tables, row = [], None
+    for tag, _ in page.tags:
+        if tag == "table":
+            tables.append([])
+        elif tag == "tr":
+            row = []
+            tables[-1].append(row)
+        elif tag in ("td", "th"):
+            row.append(tag)
+    assert len(tables) == 4, "baselines, classes, readings, everything tried"
+    for table in tables:
+        assert len(table) > 1
+        assert {len(row) for row in table} == {len(table[0])}
+
+
+def test_names_of_elements_are_given_once(page):
+    names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(names) == len(set(names))
+
+
+def test_sections_are_headed_in_the_order_a_reader_asks(page):
+    order = [
+        "Against both baselines",
+        "What each variant gives",
+        "Everything that was tried",
+        "Certificate",
+        "How it was",
+    ]
+    places = [page.text.index(title) for title in order]
+    assert places == sorted(places)
+
+
+def test_figures_are_told_to_those_who_do_not_see_them(page):
+    figures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(figures) == 6
+    assert all(attributes.get("role") == "img" and attributes.get("aria-label") for attributes in figures)
+
+
+def themes(text):
+    """The colours of the page by the name of their variable, for light and for dark."""
+    light, _, rest = text.partition("<style>")[2].partition("@media (prefers-color-scheme: dark)")
+    parts = {"light": light, "dark": rest.partition(":root[data-theme")[0]}
+    return {name: dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6})", part)) for name, part in parts.items()}
+
+
+def test_every_colour_of_the_page_is_set_for_light_and_for_dark(text):
+    found = themes(text)
+    used = set(re.findall(r"var\((--[\w-]+)\)", text)) - {"--sans", "--mono"}
+    assert used <= set(found["light"]) == set(found["dark"])
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read_on_its_background(text, theme):
+    """WCAG 2.1 asks for a contrast of 4.5 between text and background."""
+    colours = themes(text)[theme]
+    pairs = [(f"--{kind}-ink", f"--{kind}-back") for kind in ("good", "warn", "bad")]
+    pairs += [(ink, back) for ink in ("--ink", "--muted", "--link") for back in ("--page", "--paper")]
+    for ink, back in pairs:
+        assert contrast(colours[ink], colours[back]) >= 4.5, (ink, back)
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_name_from_any_alphabet_is_shown_whole(result):
+    variant = result.as_given.variant
+    named = replace(variant, model=replace(variant.model, path=Path("/models/réseau 网络 $x$ <b>.onnx")))
+    page = Page(html.render(replace(result, as_given=replace(result.as_given, variant=named))))
+    assert page.text.count("réseau 网络 $x$ <b>.onnx") == 2, "the title and the head of the page"

@@ -100,3 +100,76 @@ def test_front_holds_exactly_the_points_that_nothing_beats(points, x_higher, y_h
     expected = {i for i, point in enumerate(points) if not any(beats(other, point) for other in points)}
     assert set(best) == expected
     assert [points[i] for i in best] == sorted(points[i] for i in best)
+
+
+def test_ratios_are_those_of_two_different_variants(result):
+    given_, untouched, winner = lineup.lineup(result)[:3]
+    ratios = result.comparison.ratios
+    assert lineup.ratio_between(ratios, winner, given_).value == 1 / 2.9
+    assert lineup.ratio_between(ratios, winner, untouched).value == 1 / 1.8
+    assert lineup.ratio_between(ratios, given_, winner) is None, "a ratio has a direction"
+    assert lineup.ratio_between(ratios, given_, given_) is None
+
+
+def test_a_model_compared_with_itself_is_two_entries_with_a_ratio(result):
+    first = result.comparison.measurements[0]
+    key = first.variant.key
+    itself = replace(result.comparison.ratios[0], variant=key, baseline=key, value=0.99, verdict="equivalent")
+    comparison = Comparison(measurements=(first, first), ratios=(itself,))
+    one, two = lineup.lineup(comparison)
+    assert (one.name, two.name) == ("mnist.onnx, as given on onnxruntime, 2 threads (1)", f"{one.name[:-3]}(2)")
+    assert lineup.ratio_between(comparison.ratios, two, one) is itself
+    assert two.reading("relative_time").value == 0.99
+    assert one.reading("relative_time").value == 1.0
+
+
+def test_the_champion_of_a_comparison_is_its_second(result):
+    measurements = result.comparison.measurements
+    assert lineup.champion(Comparison(measurements=measurements)).measurement is measurements[1]
+    assert lineup.champion(Comparison(measurements=measurements[:1])) is None
+
+
+def test_what_only_the_search_read_completes_the_final_measurement(result):
+    first, *others = result.comparison.measurements
+    fewer = replace(first, readings=tuple(r for r in first.readings if r.name != "bytes"))
+    shown = lineup.original(replace(result, comparison=replace(result.comparison, measurements=(fewer, *others))))
+    assert shown.reading("bytes").value == 1.69e6
+    assert shown.reading("latency_p50").value == 2.9e-3, "the final one is kept where both read it"
+
+
+def test_more_models_than_colours_are_grey_and_at_most_seven_are_drawn(result):
+    first = result.comparison.measurements[0]
+    variants = [replace(first.variant, settings=replace(first.variant.settings, threads=n)) for n in range(1, 11)]
+    comparison = Comparison(measurements=tuple(replace(first, variant=variant) for variant in variants))
+    entries = lineup.lineup(comparison)
+    assert [entry.colour for entry in entries[7:]] == [lineup.TRIED] * 3
+    assert len({entry.colour for entry in lineup.finalists(comparison)}) == len(lineup.finalists(comparison)) == 7
+
+
+def test_the_protected_metric_is_what_was_judged(result, speed_only):
+    judged = replace(result.trials[2].quality, metric="relative_error")
+    trials = (result.trials[0], replace(result.trials[2], quality=judged))
+    unlabelled = replace(speed_only, trials=trials, task=replace(result.task, kind="regression"))
+    assert lineup.metric(unlabelled) == "relative_error"
+    assert lineup.metric(speed_only) == speed_only.task.metric
+    assert lineup.metric(result) == lineup.metric(result.comparison) == "accuracy"
+
+
+def test_names_are_as_short_as_they_can_be(result):
+    given_, winner = result.as_given.variant, result.trials[2].variant
+    threads = replace(given_, settings=replace(given_.settings, threads=1))
+    assert lineup.distinct_names([]) == []
+    assert lineup.distinct_names([given_, threads]) == [given_.label(), threads.label()]
+    assert lineup.distinct_names([given_, winner])[1].endswith("static-int8(method=percentile) on openvino, 2 threads")
+    other = replace(given_, model=replace(given_.model, path=given_.model.path.with_name("other.onnx")))
+    assert lineup.distinct_names([given_, other, threads]) == [
+        "mnist.onnx, as given on onnxruntime, 2 threads", "other.onnx, as given on onnxruntime, 2 threads",
+        "mnist.onnx, as given on onnxruntime, 1 thread",
+    ]  # fmt: skip
+
+
+def test_only_what_somebody_has_is_shown_and_each_once(result):
+    entries = lineup.finalists(result)
+    names = ("latency_p99", "bytes", "accuracy", "bytes", "joules")
+    assert lineup.present(entries, names) == ["bytes", "accuracy"]
+    assert lineup.present((), names) == []

@@ -89,3 +89,103 @@ def test_comparison_says_each_verdict_in_a_sentence(result):
 
 def test_comparison_ends_with_its_self_test(result):
     assert "against itself: 0.996×" in joined(printed(terminal.comparison_table(result.comparison)))
+
+
+def test_a_comparison_of_predictions_is_sentences_without_a_table(result):
+    proof = replace(result.comparison.quality[0], variant="b.npy", baseline="a.npy")
+    text = joined(printed(terminal.comparison_table(Comparison(measurements=(), quality=(proof, proof)))))
+    assert text.count("b.npy is proven with 95 % confidence to lose at most 1.0 pt of accuracy against a.npy") == 2
+    assert "Variant" not in text
+
+
+def test_a_model_compared_with_itself_is_told_apart_by_number(result):
+    first = result.comparison.measurements[0]
+    key = first.variant.key
+    ratio = replace(result.comparison.ratios[0], variant=key, baseline=key, value=1.0, verdict="equivalent")
+    comparison = Comparison(measurements=(first, first), ratios=(ratio,))
+    name = "mnist.onnx, as given on onnxruntime, 2 threads"
+    (said,) = terminal.sentences(comparison)
+    assert said.startswith(f"{name} (2) is as fast as {name} (1) (")
+    assert joined(printed(terminal.comparison_table(comparison), 160)).count("1.00× equivalent") == 1
+
+
+def test_the_change_of_a_comparison_is_told_in_its_row(result):
+    given, other, *_ = result.comparison.measurements
+    proof = replace(result.comparison.quality[0], variant=other.variant.key)
+    text = printed(terminal.comparison_table(Comparison(measurements=(given, other), quality=(proof,))), 160)
+    rows = [line for line in text.splitlines() if "on openvino" in line]
+    assert "−0.08 pt" in rows[0]
+
+
+def test_the_verdict_says_what_kind_it_is_before_the_sentence(result, speed_only, unmet):
+    for source, said in ((result, "Proven with 95 % confidence"), (speed_only, "Speed only"), (unmet, "Goal not met")):
+        text = joined(printed(terminal.verdict(source)))
+        assert text.index(said) < text.index(source.verdict)
+
+
+def test_notes_follow_the_verdict(result):
+    text = joined(printed(terminal.verdict(replace(result, notes=("protecting accuracy instead: 3 missed",)))))
+    assert text.endswith(f"{result.verdict} protecting accuracy instead: 3 missed")
+
+
+def test_without_other_trials_there_is_no_table_of_them(result):
+    alone = replace(result, trials=result.trials[:2], winner=None)
+    text = joined(printed(terminal.result_table(alone)))
+    assert "Why" not in text
+    assert "vs as given" in text
+
+
+def test_baselines_say_how_they_run_and_the_winner_that_it_won(result):
+    text = joined(printed(terminal.finalists_table(result), 160))
+    assert "best untouched" in text
+    assert "openvino, 2 threads" in text
+    assert f"{NAME} (winner)" in text
+
+
+def test_names_of_strangers_can_not_steer_the_terminal(result):
+    evil = replace(result.trials[-1], name="\x1b[2Jgone", reason="\x1b]0;title\x07 why\r\nnext")
+    text = printed(terminal.trials_table(replace(result, trials=(*result.trials[:-1], evil))), 200)
+    assert "�[2Jgone" in text
+    assert "�]0;title� why��next" in text
+    assert not {"\x1b", "\x07", "\r"} & set(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("f1_macro", "Quality"), ("roc_auc", "Quality"), ("cost", "Quality"), ("cpu_use", "Speed"),
+        ("latency_end_to_end", "Speed"), ("compression_bytes", "Size"), ("macs_coverage", "Work"), ("joules", "Other"),
+    ],
+)  # fmt: skip
+def test_every_reading_has_its_group(result, name, group):
+    alone = replace(result.comparison.measurements[0], readings=(Reading(name=name, value=1.0),))
+    lines = [line.strip() for line in printed(terminal.measurement_table(alone)).splitlines() if line.strip()]
+    assert lines[2] == group
+    assert len(lines) == 4, "head, rule, group, reading"
+
+
+def test_a_reading_says_where_it_comes_from(result):
+    readings = (
+        Reading(name="latency_p50", value=1e-3, unit="s", samples=1200),
+        Reading(name="bytes", value=5e3, unit="bytes", provenance="counted"),
+        Reading(name="peak_memory", value=None, provenance="unavailable", scope="the process died"),
+        Reading(name="macs", value=None, provenance="unavailable"),
+    )
+    text = printed(terminal.measurement_table(replace(result.comparison.measurements[0], readings=readings)), 100)
+    for said in ("measured, n = 1,200", "counted", "the process died", "unavailable"):
+        assert said in text
+
+
+def test_few_classes_are_all_shown_and_batch_sizes_always(result):
+    classes = [Reading(name="recall", value=number / 20, place=f"class {number}") for number in range(20)]
+    sizes = [Reading(name="throughput", value=float(number), place=f"batch={number}") for number in range(1, 31)]
+    text = printed(terminal.measurement_table(replace(result.comparison.measurements[0], readings=(*classes, *sizes))))
+    assert text.count("class ") == 20
+    assert text.count("batch=") == 30
+
+
+def test_classes_without_a_value_are_not_the_worst(result):
+    classes = [Reading(name="recall", value=None, place=f"empty {number}") for number in range(20)]
+    classes += [Reading(name="recall", value=0.9, place=f"full {number}") for number in range(6)]
+    text = printed(terminal.measurement_table(replace(result.comparison.measurements[0], readings=tuple(classes))))
+    assert (text.count("full"), text.count("empty")) == (5, 0)

@@ -66,3 +66,47 @@ def test_goal_that_is_no_time_is_told_first(result, parts):
 def test_gain_is_told_as_gained(result, parts):
     better = replace(result.certificate, no_worse=replace(result.certificate.no_worse, difference=0.002))
     assert "(gained 0.20 pt on 1,200 items)" in verdict(result.goal, certificate=better, **parts)
+
+
+def test_what_did_not_improve_is_not_told_as_improved(result, parts):
+    size = result.comparison.measurements[0].reading("bytes")
+    unknown = replace(size, value=None, provenance="unavailable")
+    for before, after in ((size, size), (size, unknown), (unknown, size), (None, size), (size, None)):
+        said = verdict(result.goal, certificate=result.certificate, before=before, after=after, **parts)
+        assert "brings" not in said
+
+
+def test_the_best_untouched_is_compared_only_with_the_model_as_given(result, parts):
+    said = verdict(result.goal, winner=result.untouched, over_given=parts["over_given"], certificate=result.certificate)
+    assert said.startswith("as given on openvino is 2.90× faster (2.82–2.99) than the model as given; proven with")
+    assert "untouched" not in said
+
+
+def test_a_smaller_model_that_is_slower_is_told_as_both(result, parts):
+    before, after = (result.comparison.measurements[place].reading("bytes") for place in (0, 2))
+    slower = replace(parts["over_given"], value=1.2, low=1.1, high=1.3, verdict="slower")
+    said = verdict(
+        result.goal,
+        winner=parts["winner"],
+        over_given=slower,
+        certificate=result.certificate,
+        before=before,
+        after=after,
+    )
+    assert "brings size from 1.69 MB to 470 kB and is 1.20× slower (1.10–1.30) than the model as given" in said
+
+
+def test_nothing_lost_is_told_so(result, parts):
+    same = replace(result.certificate, no_worse=replace(result.certificate.no_worse, difference=0.0))
+    assert "(lost nothing on 1,200 items)" in verdict(result.goal, certificate=same, **parts)
+
+
+def test_a_metric_in_its_own_unit_is_told_in_it(result, parts):
+    proof = replace(result.certificate.no_worse, metric="mse", max_drop=0.02, difference=-0.0123)
+    said = verdict(result.goal, certificate=replace(result.certificate, no_worse=proof), **parts)
+    assert "lose at most 0.0200 of mean squared error (lost 0.0123 on 1,200 items)" in said
+
+
+def test_an_unmet_goal_without_a_reason_is_still_a_sentence(result):
+    said = verdict(result.goal, winner=None)
+    assert said == "No variant met the goal. The model as given remains the one to use."

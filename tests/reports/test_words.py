@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -114,3 +116,122 @@ def test_change_of_a_metric_is_signed_and_in_its_points():
 )
 def test_duration_is_said_like_a_clock(seconds, said):
     assert words.duration(seconds) == said
+
+
+FINITE = st.floats(-1e12, 1e12, allow_subnormal=False)
+METRICS = st.sampled_from(["accuracy", "recall", "mse", "roc_auc", "cost", "agreement"])
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", "").replace("−", "-").replace("+", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "factors"),
+    [
+        ("latency_p50", "s", {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}),
+        ("bytes", "bytes", {"GB": 1e9, "MB": 1e6, "kB": 1e3, "B": 1.0}),
+        ("macs", "1", {"GMACs": 1e9, "MMACs": 1e6, "kMACs": 1e3, "MACs": 1.0}),
+    ],
+)
+@given(value=st.floats(1e-9, 1e12))
+def test_what_is_read_is_the_number_to_three_digits(name, unit, factors, value):
+    shown, symbol = words.quantity(value, unit, name).split(" ")
+    read = number(shown) * factors[symbol]
+    assert read == pytest.approx(value, rel=5.1e-3, abs=0.51e-3 * min(factors.values()))
+
+
+@given(FINITE, METRICS)
+def test_zero_has_no_sign_and_everything_else_has_its_own(difference, metric):
+    said = words.amount(difference, metric, signed=True).removesuffix(" pt")
+    assert "-" not in said, "a minus is a minus, not a hyphen"
+    if number(said) == 0:
+        assert not said.startswith("−")
+    else:
+        assert said[0] == ("+" if difference > 0 else "−")
+
+
+@given(FINITE, st.floats(0, 10), st.floats(0, 10), METRICS)
+def test_the_interval_of_a_difference_is_in_the_unit_of_its_value(difference, below, above, metric):
+    change = Reading(
+        name=f"{metric}_change", value=difference, low=difference - below, high=difference + above, direction="higher"
+    )
+    low, high = map(number, words.interval(change).split(" to "))
+    turn = 100 if words.is_share(metric) else 1
+    size = turn * max(abs(difference - below), abs(difference + above))
+    assert low == pytest.approx((difference - below) * turn, abs=max(6e-3, 6e-3 * size))
+    assert high == pytest.approx((difference + above) * turn, abs=max(6e-3, 6e-3 * size))
+
+
+@given(st.floats(1e-6, 1e3), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_the_interval_of_a_time_holds_its_value(value, below, above):
+    reading = Reading(name="latency_p50", value=value, low=value * (1 - below), high=value * (1 + above), unit="s")
+    shown = number(words.value(reading).split(" ")[0])
+    low, high = map(number, words.interval(reading).split("–"))
+    assert low <= shown <= high
+
+
+@given(st.text(max_size=60))
+def test_nothing_printable_steers_a_terminal(text):
+    said = words.printable(text)
+    assert not any(unicodedata.category(character) == "Cc" for character in said)
+    assert words.printable(said) == said
+    assert len(said) == len(text)
+    assert all(new in (old, "�") for old, new in zip(text, said, strict=True))
+
+
+def test_undefined_numbers_are_words():
+    assert words.quantity(math.nan, "s", "latency_p50") == "undefined s"
+    assert words.amount(-math.inf, "mse") == "−∞"
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.95, "95 %"), (0.995, "99.5 %"), (0.05, "5 %"), (1.0, "100 %"), (0.0, "0 %"), (1 / 3, "33.3 %")],
+)
+def test_percent_has_only_digits_that_say_something(share, said):
+    assert words.percent(share) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "said"),
+    [
+        ("latency_p50", None, "median latency"),
+        ("load_time", None, "load time"),
+        ("recall", "class 4", "recall, class 4"),
+        ("f1_macro", None, "f1 macro"),
+        ("roc_auc_change", "a", "change of ROC AUC, a"),
+    ],
+)
+def test_readings_have_names_that_people_use(name, place, said):
+    assert words.label(name, place) == said
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        (Reading(name="layers", value=12.0, provenance="counted"), "12"),
+        (Reading(name="bytes", value=1234.0, unit="bytes", provenance="counted"), "1.23 kB"),
+        (Reading(name="peak_memory", value=9e7, low=8e7, high=1e8, unit="B", provenance="modelled"),
+         "≈ 90.0 MB (80.0–100.0 modelled)"),
+        (Reading(name="cosine", value=0.5, low=-0.1, high=0.7), "0.500 (−0.100 to 0.700)"),
+        (Reading(name="throughput", value=1234.5, unit="1/s", low=1200.0, high=1270.0, level=0.99),
+         "1,234 items/s (1,200–1,270 at 99 %)"),
+        (Reading(name="joules", value=2.5, unit="J", provenance="assumed"), "≈ 2.50 J (assumed)"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Reading) else "",
+)  # fmt: skip
+def test_a_reading_is_told_with_what_stands_behind_it(reading, said):
+    assert words.with_interval(reading) == said
+
+
+def test_a_proof_is_told_with_what_was_seen_and_what_would_decide(result):
+    proof = result.certificate.no_worse
+    assert words.proof_words(proof, "b", "a") == (
+        "b is proven with 95 % confidence to lose at most 1.0 pt of accuracy against a: "
+        "−0.08 pt (−0.42 to +0.21) on 1,200 items"
+    )
+    open_question = words.proof_words(replace(proof, proven=False, needed=1), "b", "a")
+    assert open_question.startswith("b is not proven to lose at most 1.0 pt")
+    assert open_question.endswith("; about 1 item would decide")
+    assert "would decide" not in words.proof_words(replace(proof, needed=1), "b", "a"), "it is decided"

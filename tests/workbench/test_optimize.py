@@ -22,6 +22,7 @@ from trimtab.search.progress import Silent
 from trimtab.search.race import Race
 from trimtab.serving.bundle import load, read_manifest
 from trimtab.stats.noninferiority import fewest_items
+from trimtab.workbench.opening import ModelRequest
 from trimtab.workbench.optimize import (
     Effort,
     Job,
@@ -31,6 +32,7 @@ from trimtab.workbench.optimize import (
     optimize_job,
     prepare,
     preview_job,
+    verify_command,
 )
 from trimtab.workbench.report import read_result
 
@@ -360,9 +362,9 @@ def test_a_budget_too_short_for_all_items_proves_on_a_sample_and_says_so(job: Ma
     assert certify is not None
     (tmp_path / "again").mkdir()
     fewer = affordable(task, 0.08 * len(select), slow, tmp_path / "again", told)
-    assert len(fewer.split("certify") or ()) == 142  # 0.4 × 100 s / 3.5 answers of the split / 80 ms an item
+    assert len(fewer.split("certify") or ()) == 107  # 0.3 × 100 s / 3.5 answers of the split / 80 ms an item
     assert told == [
-        f"the proof takes 142 of the {len(certify):,} items to certify, drawn at random: the budget of 100 s is too "
+        f"the proof takes 107 of the {len(certify):,} items to certify, drawn at random: the budget of 100 s is too "
         "short for the finalists to answer more (see --budget)"
     ]
     assert affordable(task, 1e-6, slow, tmp_path / "again", told) == fewer  # a continued run proves the same
@@ -375,3 +377,26 @@ def test_a_sample_is_never_too_small_to_prove_anything(job: MakeJob, tmp_path: P
     race.close()
     fewer = affordable(race.shop.task, 100.0, hasty, tmp_path, [])
     assert len(fewer.split("certify") or ()) == 4 * fewest_items(0.03, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ({"data": "my val/"}, "trimtab verify fast --data 'my val/'"),
+        ({"data": Path("items.npz")}, "trimtab verify fast --data items.npz"),
+        ({"data": "own:items", "output": Path("a b")}, "trimtab verify 'a b' --data own:items"),
+        ({"data": {"inputs": np.zeros(3)}}, "trimtab verify fast --data DATA"),
+        (
+            {
+                "data": "val/",
+                "data_request": DataRequest(labels=Path("classes.txt"), groups="speaker"),
+                "model_request": ModelRequest(trust_pickle=True),
+            },
+            "trimtab verify fast --data val/ --labels classes.txt --groups speaker --trust-pickle",
+        ),
+    ],
+    ids=["quoted", "path", "module", "arrays", "all"],
+)
+def test_the_certificate_is_run_again_with_what_was_typed(given: dict[str, object], command: str) -> None:
+    job = Job(**{"model": "net.onnx", "output": Path("fast"), **given})  # type: ignore[arg-type]  # the fields of a job
+    assert verify_command(job) == command

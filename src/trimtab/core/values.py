@@ -124,8 +124,13 @@ class Step:
         """Return the step as a person would type it: without the options that are at their defaults."""
         from trimtab.core.plugins import telling  # plug-ins are made of these values
 
-        shown = ", ".join(f"{name}={value}" for name, value in telling(self.technique, self.options))
+        shown = ", ".join(f"{name}={_counted(value)}" for name, value in telling(self.technique, self.options))
         return f"{self.technique}({shown})" if shown else self.technique
+
+
+def _counted(value: Scalar) -> Scalar:
+    """Return names separated by | as their number: a label is for reading, the options hold them all."""
+    return f"{value.count('|') + 1} names" if isinstance(value, str) and "|" in value else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

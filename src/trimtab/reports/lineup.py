@@ -185,18 +185,15 @@ def _against(comparison: Comparison, entry: Entry, given: Entry) -> tuple[Readin
     if itself:
         return (_same("relative_time", 1.0, "lower"), *([_same(change, 0.0, "higher")] if proof else []))
     found = []
-    ratio = ratio_between(comparison.ratios, entry, given) or _screened(entry, given)
+    screened = entry.trial.screening if entry.trial else None
+    if screened is not None and screened.baseline != given.key:
+        screened = None
+    ratio = ratio_between(comparison.ratios, entry, given) or screened
     if ratio is not None:
         found.append(_reading("relative_time", "lower", ratio, ratio.blocks))
     if proof is not None:
         found.append(_reading(change, "higher", proof, proof.items))
     return tuple(found)
-
-
-def _screened(entry: Entry, given: Entry) -> Ratio | None:
-    """Return the ratio that the search saw, when it is over the model as given."""
-    seen = entry.trial.screening if entry.trial else None
-    return seen if seen is not None and seen.baseline == given.key else None
 
 
 def _reading(name: str, direction: Direction, found: Ratio | NoWorse, samples: int) -> Reading:

@@ -104,7 +104,9 @@ def interval(reading: Reading) -> str:
     metric = reading.name.removesuffix("_change")
     if metric != reading.name:
         return _differences(reading.low, reading.high, metric)
-    between = _interval(reading.value, reading.low, reading.high, scale(reading.name, reading.unit, reading.value))
+    shown, digits = _look(reading, reading.value)
+    low, high = (_number(bound / shown.factor, digits) for bound in (reading.low, reading.high))
+    between = f"{low}{' to ' if reading.low < 0 else '–'}{high}"
     return between if reading.level == 0.95 else f"{between} at {percent(reading.level)}"
 
 
@@ -115,8 +117,7 @@ def value(reading: Reading) -> str:
     metric = reading.name.removesuffix("_change")
     if metric != reading.name:
         return amount(reading.value, metric, signed=True)
-    shown = scale(reading.name, reading.unit, reading.value)
-    digits = _digits(reading.value / shown.factor, _half_width(reading) / shown.factor)
+    shown, digits = _look(reading, reading.value)
     if reading.unit in ("1", "bit") and reading.provenance == "counted" and shown.factor == 1.0:
         digits = 0 if float(reading.value).is_integer() else digits
     mark = "≈ " if reading.provenance in ("modelled", "assumed") else ""
@@ -249,6 +250,13 @@ def _digits(shown: float, half_width: float) -> int:
     return digits + 1 if 0 < half_width < 0.5 * 10.0**-digits else digits
 
 
+def _look(reading: Reading, value: float) -> tuple[Scale, int]:
+    """Return the unit and the decimals in which a reading and its interval are shown."""
+    shown = scale(reading.name, reading.unit, value)
+    half_width = 0.0 if reading.low is None or reading.high is None else (reading.high - reading.low) / 2
+    return shown, _digits(value / shown.factor, half_width / shown.factor)
+
+
 def _differences(low: float, high: float, metric: str) -> str:
     """Return the interval of a difference without its unit: "−0.42 to +0.21"."""
     turn = 100 if is_share(metric) else 1
@@ -260,22 +268,10 @@ def _signed(shown: float, digits: int, signed: bool) -> str:
     return f"+{_number(shown, digits)}" if signed and shown > 0 else _number(shown, digits)
 
 
-def _half_width(reading: Reading) -> float:
-    if reading.low is None or reading.high is None:
-        return 0.0
-    return (reading.high - reading.low) / 2
-
-
 def _number(shown: float, digits: int) -> str:
     if not math.isfinite(shown):
         return "∞" if shown > 0 else "−∞" if shown < 0 else "undefined"
     return f"{shown:z,.{digits}f}".replace("-", "−")  # z: what rounds to zero has no sign
-
-
-def _interval(value: float, low: float, high: float, shown: Scale) -> str:
-    digits = _digits(value / shown.factor, (high - low) / 2 / shown.factor)
-    between = " to " if low < 0 else "–"
-    return f"{_number(low / shown.factor, digits)}{between}{_number(high / shown.factor, digits)}"
 
 
 def _with_unit(number: str, shown: Scale) -> str:
