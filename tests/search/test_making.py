@@ -4,12 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trimtab.core.errors import BadInput, Refused, WorkerTimeout
-from trimtab.core.values import Step, Variant, options
-from trimtab.search.making import is_made, make
+from trimtab.core.values import Goal, Step, Variant, options
+from trimtab.data.arrays import save_array
+from trimtab.data.batches import labels as labels_of
+from trimtab.search.making import Shop, is_made, judged, make
 from trimtab.search.race import Race
+from trimtab.testing.fakes import FakeSession
 
 Install = Callable[[str, str, str], None]
 
@@ -27,12 +31,15 @@ def test_a_variant_is_made_once_and_found_again(race: Race, original: Variant, t
 
 
 def test_other_options_make_another_variant(race: Race, original: Variant, tmp_path: Path) -> None:
-    first = make(race.shop, original, Step(technique="static-int8"), 60, tmp_path / "log").variant
+    make(race.shop, original, Step(technique="dynamic-int8"), 60, tmp_path / "log")
     for other in (
-        Step(technique="static-int8", options=options(per_channel=False)),
-        Step(technique="static-int8", seed=1),
+        Step(technique="dynamic-int8", options=options(per_channel=True)),
+        Step(technique="dynamic-int8", seed=1),
+        Step(technique="static-int8"),
     ):
-        assert make(race.shop, original, other, 60, tmp_path / "log").variant.model.path != first.model.path
+        assert not is_made(race.shop, original, other)
+    elsewhere = replace(race.shop, task=replace(race.shop.task, digest="other"))
+    assert not is_made(elsewhere, original, Step(technique="dynamic-int8"))
 
 
 def test_what_a_killed_run_left_half_made_is_made_anew(race: Race, original: Variant, tmp_path: Path) -> None:
@@ -112,3 +119,107 @@ def test_what_was_kept_and_is_damaged_says_which_file_to_delete(race: Race, orig
     kept.write_text("{")
     with pytest.raises(BadInput, match=r"variant\.json is damaged .*; delete it and run again"):
         make(race.shop, original, step, 60, tmp_path / "log")
+
+
+@pytest.fixture
+def many(race: Race) -> tuple[Shop, np.ndarray]:
+    """A shop whose select split holds the many items that certify elsewhere, and what the original answers to them."""
+    certify = race.shop.task.split("certify")
+    assert certify is not None
+    task = replace(race.shop.task, splits=(replace(certify, name="select"),))
+    labels = labels_of(certify)
+    assert labels is not None
+    return replace(race.shop, task=task, goal=Goal(max_drop=0.05)), np.eye(3, dtype=np.float32)[labels]
+
+
+def answering(shop: Shop, outputs: np.ndarray) -> FakeSession:
+    """A session that gives these answers in the order of the split."""
+    given = iter(outputs)
+    return FakeSession(shop.original, lambda inputs: {"y": np.stack([next(given) for _ in inputs["x"]])})
+
+
+def test_answers_of_the_same_weights_are_looked_at_until_a_hundred_are_alike(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    told = judged(answering(shop, original), shop, original, None, alike=True)
+    assert (told.found.items, told.found.flips, told.doubt) == (100, 0, None)
+    whole = judged(answering(shop, original), shop, original, None).found
+    assert whole.items == len(original), "other weights are looked at to the end"
+
+
+def test_one_answer_that_differs_is_reason_enough_to_look_at_all(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    other = original.copy()
+    other[3] = np.roll(other[3], 1)
+    found = judged(answering(shop, other), shop, original, None, alike=True).found
+    assert (found.items, found.flips, found.worse) == (len(original), 1, 1)
+    assert found.difference == -1 / len(original)
+
+
+def test_a_hundred_items_of_one_class_tell_nothing_of_the_others(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    (split,) = shop.task.splits
+    labels = labels_of(split)
+    assert labels is not None
+    order = np.argsort(labels != 0, kind="stable")
+    same = int((labels == 0).sum())
+    kept = save_array("labels", shop.folder / "sorted.npy", labels[order])
+    alone = replace(shop, task=replace(shop.task, splits=(replace(split, labels=kept),)))
+    found = judged(answering(alone, original[order]), alone, original[order], None, alike=True).found
+    assert found.items == max(100, same + 1)
+
+
+def test_what_is_beyond_hope_is_given_up_early_with_the_reason(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    told = judged(answering(shop, np.roll(original, 1, axis=1)), shop, original, 0.05)
+    assert told.doubt is not None
+    assert told.doubt.startswith("loses about ")
+    assert told.found.items < 60
+    assert told.found.difference == -1.0
+
+
+def test_what_is_good_enough_beyond_doubt_needs_no_more_items(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    told = judged(answering(shop, original), shop, original, 0.05)
+    assert told.doubt is None
+    assert told.found.items < len(original)
+
+
+@pytest.mark.parametrize("most", [None, 0.05])
+def test_numbers_are_looked_at_to_the_end(many: tuple[Shop, np.ndarray], most: float | None) -> None:
+    shop, original = many
+    shop = replace(shop, task=replace(shop.task, kind="regression", metric="mse"))
+    (split,) = shop.task.splits
+    values = save_array("labels", shop.folder / "values.npy", original.astype(float))
+    shop = replace(shop, task=replace(shop.task, splits=(replace(split, labels=values),)))
+    told = judged(answering(shop, original + 0.5), shop, original, most, alike=True)
+    assert (told.found.items, told.doubt) == (len(original), None)
+    assert told.found.difference == pytest.approx(-0.25), "half of a unit squared, and more is worse"
+
+
+def test_what_answers_like_its_twin_is_taken_to_lose_what_the_twin_lost(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    other = original.copy()
+    other[::50] = np.roll(other[::50], 1, axis=1)
+    twin = judged(answering(shop, other), shop, original, None)
+    asked = answering(shop, other)
+    again = judged(asked, shop, original, None, twin=twin)
+    assert replace(again.found, variant="") == replace(twin.found, variant="")
+    assert again.found.items == len(original)
+
+
+def test_what_answers_otherwise_than_its_twin_is_looked_at_itself(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    other = original.copy()
+    other[60] = np.roll(other[60], 1)
+    twin = judged(answering(shop, original), shop, original, None)
+    again = judged(answering(shop, other), shop, original, None, twin=twin)
+    assert (again.found.items, again.found.worse) == (len(original), 1)
+
+
+def test_a_twin_that_was_given_up_early_speaks_only_for_what_it_answered(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    bad = np.roll(original, 1, axis=1)
+    twin = judged(answering(shop, bad), shop, original, 0.05)
+    assert len(twin.outputs) < 60
+    again = judged(answering(shop, bad), shop, original, 0.05, twin=twin)
+    assert again.doubt == twin.doubt

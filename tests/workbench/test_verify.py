@@ -22,10 +22,11 @@ from trimtab.formats.onnx import OnnxFormat
 from trimtab.meters.judge import judge, reference_labels
 from trimtab.meters.predict import predict
 from trimtab.runtimes.session import open_session
-from trimtab.serving.bundle import write_bundle
+from trimtab.serving.bundle import bundled_variant, read_manifest, write_bundle
 from trimtab.serving.evidence import write_evidence
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.workbench import verify as subject
+from trimtab.workbench.measure import measure
 from trimtab.workbench.verify import Check, insist, verify
 
 ITEMS = 800
@@ -231,3 +232,42 @@ def test_with_the_original_the_time_is_compared_too(certified, tmp_path, monkeyp
     assert not found.holds
     assert found.found.proven
     assert found.reason == "on this machine it takes 1.40× the time of the original"
+
+
+def test_it_is_timed_and_answered_as_it_was_certified(certified, tmp_path, monkeypatch):
+    made = certified()
+    manifest = read_manifest(made.folder)
+    variant = bundled_variant(made.folder, manifest)
+    measured = measure(variant, made.task, Workload(batch=4), meters=("size",))
+    write_bundle(
+        made.folder, variant, made.task, measurement=measured, certificate=manifest.certificate, machine=machine(),
+        version="1",
+    )  # fmt: skip
+    shapes = []
+
+    def timed(variants: list[Variant], inputs: list[Any], plan: object) -> FakeTiming:
+        shapes.extend(feed["x"].shape for feed in inputs)
+        return FakeTiming()
+
+    monkeypatch.setattr(subject, "time_finally", timed)
+    found = verify(made.folder, GIVEN, tmp_path / "again", Check(original=made.original))
+    assert shapes == [(4, 16), (4, 16)]
+    assert found.found.proven
+
+
+def test_items_that_lie_in_several_splits_are_found_wherever_they_are(certified, tmp_path):
+    made = certified()
+    certify = made.task.split("certify")
+    assert certify is not None
+    names = np.array(["train", "calibrate", "select", "certify"])[np.arange(ITEMS) % 4]
+    found = verify(made.folder, {**GIVEN, "split": names}, tmp_path / "again")
+    assert (found.holds, found.items_missing) == (True, 0)
+    assert found.found.items == len(certify)
+
+
+@pytest.mark.parametrize("kind", ["manifest.json", "evidence.npz"])
+def test_a_bundle_that_is_damaged_says_which_file(certified, tmp_path, kind):
+    made = certified()
+    (made.folder / kind).write_bytes(b"{")
+    with pytest.raises(BadInput, match=f"{kind} is damaged"):
+        verify(made.folder, GIVEN, tmp_path / "again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,15 @@ from trimtab.core.errors import Refused
 from trimtab.core.files import make_folder
 from trimtab.core.memo import remembered
 from trimtab.core.process import Limits, Process
-from trimtab.core.protocols import Context, Technique
-from trimtab.core.values import Goal, Step, Task, Variant, content_digest
+from trimtab.core.protocols import Array, Context, Technique
+from trimtab.core.values import Goal, NoWorse, Step, Task, Variant, content_digest
 from trimtab.data.batches import groups as groups_of
 from trimtab.meters.feed import timing_inputs
 from trimtab.meters.judge import Watch, judge_items, reference_labels
-from trimtab.meters.predict import predictions
-from trimtab.runtimes.session import open_session
+from trimtab.meters.predict import answers, predictions
+from trimtab.runtimes.session import ProcessSession, open_session
 
+_ENOUGH = 100  # equal answers of the same weights on another engine: the proof will ask for all of them
 _GRACE, _MOST_GRACE_S = 0.5, 30.0  # beyond the deadline that a technique knows, until its process is ended
 
 
@@ -82,6 +83,68 @@ def _kept(shop: Shop, parent: Variant, step: Step) -> Path:
     return shop.folder / name / "variant.json"
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Judged:
+    """What a variant answered on the select split, as far as it was asked, what came of it, and why it is hopeless."""
+
+    outputs: Array
+    found: NoWorse
+    doubt: str | None
+
+
+def judged(
+    session: ProcessSession,
+    shop: Shop,
+    original: Array,
+    most: float | None,
+    *,
+    alike: bool = False,
+    twin: Judged | None = None,
+    timeout_s: float | None = None,
+) -> Judged:
+    """Judge a session's answers to the select split, and say why when they are beyond hope.
+
+    Given the `most` that may be lost, no more items are looked at than it takes to tell. Answers that should be
+    `alike`, of the same weights, are looked at until a hundred are; `original` are those of the original to all items.
+    A `twin` is the same variant on another number of threads: where a hundred answers are the twin's, all are.
+    """
+    task, split = shop.task, shop.task.split("select")
+    assert split is not None
+    labels, groups = reference_labels(task, split, original), groups_of(split)
+    watch, doubt = Watch(task, labels, original, most), None
+    classes = task.kind in ("classification", "binary")
+    alike, copies = alike and classes, classes and twin is not None
+    names = (session.variant.key, shop.original.key)
+    chunks: list[Array] = []
+    for rows, chunk in predictions(session, task, split, shop.goal.workload, timeout_s):
+        chunks.append(chunk)
+        doubt = watch.add(rows, chunk)
+        alike = alike and bool((answers(task, chunk) == answers(task, original[rows])).all())
+        same = alike and rows.stop >= _ENOUGH and len(np.unique(labels[: rows.stop])) > 1
+        copies = copies and twin is not None and bool(np.array_equal(*_answered(task, twin, chunk, rows)))
+        if copies and twin is not None and rows.stop >= _ENOUGH:
+            return replace(twin, found=replace(twin.found, variant=names[0]))
+        if doubt is not None or watch.clear or same:
+            break
+    outputs = np.concatenate(chunks)
+    seen = slice(len(outputs))
+    found = judge_items(
+        task,
+        None if groups is None else groups[seen],
+        labels[seen],
+        original[seen],
+        outputs,
+        goal=shop.goal,
+        names=names,
+    )
+    return Judged(outputs=outputs, found=found, doubt=doubt)
+
+
+def _answered(task: Task, twin: Judged, chunk: Array, rows: slice) -> tuple[Array, Array]:
+    """Return the answers in a chunk, and what the twin answered to the same rows (fewer when it was not asked all)."""
+    return answers(task, chunk), answers(task, twin.outputs[rows])
+
+
 class Maker:
     """The object in the worker process that applies techniques."""
 
@@ -107,31 +170,11 @@ class Maker:
 
         Given the most that may be lost, no more items are looked at than it takes to tell.
         """
-        task, goal = self._shop.task, self._shop.goal
-        split = task.split("select")
-        if split is None or self._shop.answers is None:
+        if self._shop.task.split("select") is None or self._shop.answers is None:
             raise Refused("there is no select split to evaluate on: give data with --data")
         original = np.load(self._shop.answers, allow_pickle=False)
-        labels = reference_labels(task, split, original)
-        watch = Watch(task, labels, original, most)
-        chunks = []
         with open_session(variant) as session:
-            for rows, chunk in predictions(session, task, split, goal.workload):
-                chunks.append(chunk)
-                if most is not None and (watch.add(rows, chunk) is not None or watch.clear):
-                    break
-        outputs, groups = np.concatenate(chunks), groups_of(split)
-        seen = slice(len(outputs))
-        found = judge_items(
-            task,
-            None if groups is None else groups[seen],
-            labels[seen],
-            original[seen],
-            outputs,
-            goal=goal,
-            names=(variant.key, self._shop.original.key),
-        )
-        return -found.difference
+            return -judged(session, self._shop, original, most).found.difference
 
     def time(self, variant: Variant) -> float:
         """Return the median seconds of one call at the goal's workload."""

@@ -17,6 +17,7 @@ from trimtab.core.values import Goal, Machine, Settings, Step, Task, Trial, Vari
 from trimtab.search.race import Race, same_weights
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
+_NEARLY = 1.5  # a variant that lost less than that many times what is allowed may keep it with another option
 _WORTH = 0.9  # a variant this much faster than the best is worth repairing: layers in float cost time again
 _RESCUE = 0.6  # the share of the time left that repairing one variant may take
 
@@ -93,19 +94,18 @@ def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
                 break
 
 
+def nearly(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield fast variants that lost little more than allowed, one option changed at a time."""
+    for trial in _lost(race):
+        lost = -trial.quality.difference if trial.quality is not None else 0.0
+        if lost <= _NEARLY * (race.goal.max_drop or 0.0):
+            yield from _changed(race, tools, trial)
+
+
 def varied(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield promising techniques again, one option changed at a time."""
     for trial in _promising(race):
-        step = trial.steps[-1]
-        parent = _parent(race, tools, trial)
-        if parent is None:
-            continue
-        chosen = {**plugins.defaults("techniques", step.technique), **dict(step.options)}
-        for option, values in plugins.choices("techniques", step.technique).items():
-            for value in values:
-                if chosen[option] != value:
-                    changed = options(dict(step.options), **{option: value})
-                    yield from _applied(race, tools, parent, Step(technique=step.technique, options=changed))
+        yield from _changed(race, tools, trial)
 
 
 def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -113,35 +113,33 @@ def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
     rescue: Any = next((t for t in tools.techniques if hasattr(t, "rescue")), None)
     if rescue is None or race.goal.max_drop is None:
         return
-    done: set[str] = set()
-    for trial in sorted(race.trials, key=race.score):
-        best = race.best()
-        lost = trial.state == "dropped" and trial.screening is not None and trial.steps
-        if not lost or (best is not None and race.score(trial) > race.score(best) * _WORTH):
-            continue
+    for trial in _lost(race):
         step, parent = trial.steps[-1], _parent(race, tools, trial)
-        if parent is None or step.technique in done or step.technique == rescue.name:
+        if parent is None or step.technique == rescue.name:
             continue
-        done.add(step.technique)
         yield from _applied(race, tools, parent, rescue.rescue(step, race.goal.max_drop / 2), _RESCUE)
 
 
-def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
-    """Yield the best untouched and the leaders on the settings of their runtimes that they have not been tried on.
+def tuned(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield the best untouched on the settings of their runtimes that they have not been tried on.
 
-    The untouched comes first: a baseline whose settings were searched less would make every gain look larger.
+    A baseline whose settings were searched less than others' would make every gain look larger.
     """
-    kept = sorted((t for t in race.trials if t.state == "kept"), key=race.score)
-    plain, changed = ([t for t in kept if same_weights(t.steps) == same] for same in (True, False))
-    for trial in [*plain[:2], *changed[:2]]:
-        runtime = next((r for r in tools.runtimes if r.name == trial.settings.runtime), None)
-        if runtime is not None and trial.variant is not None:
-            yield from _settings(race, runtime, trial.variant)
+    kept = sorted((t for t in untouched_trials(race) if t.state == "kept"), key=race.score)
+    for trial in kept[:2]:
+        yield from _on_its_settings(race, tools, trial)
+
+
+def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield the leaders among the changed models on the settings that they have not been tried on."""
+    kept = sorted((t for t in race.trials if t.state == "kept" and not same_weights(t.steps)), key=race.score)
+    for trial in kept[:2]:
+        yield from _on_its_settings(race, tools, trial)
 
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
-    parts = (untouched, touched, rescued, refined, varied, refined)
+    parts = (untouched, touched, tuned, nearly, rescued, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
@@ -177,6 +175,39 @@ def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step, share: flo
         for settings in tried:
             if runtime.refuses(made.on(settings)) is None:
                 yield made.on(settings)
+
+
+def _lost(race: Race) -> Iterator[Trial]:
+    """Yield the fastest trial of each technique that only lost too much, while it is faster than the best by enough."""
+    done: set[str] = set()
+    for trial in sorted(race.trials, key=race.score):
+        best = race.best()
+        wrong = trial.state == "dropped" and trial.screening is not None and trial.quality is not None and trial.steps
+        if not wrong or (best is not None and race.score(trial) > race.score(best) * _WORTH):
+            continue
+        if trial.steps[-1].technique not in done:
+            done.add(trial.steps[-1].technique)
+            yield trial
+
+
+def _changed(race: Race, tools: Toolbox, trial: Trial) -> Iterator[Variant]:
+    """Yield the last step of a trial again, one option changed at a time."""
+    step, parent = trial.steps[-1], _parent(race, tools, trial)
+    if parent is None:
+        return
+    chosen = {**plugins.defaults("techniques", step.technique), **dict(step.options)}
+    for option, values in plugins.choices("techniques", step.technique).items():
+        for value in values:
+            if chosen[option] != value:
+                again = options(dict(step.options), **{option: value})
+                yield from _applied(race, tools, parent, Step(technique=step.technique, options=again))
+
+
+def _on_its_settings(race: Race, tools: Toolbox, trial: Trial) -> Iterator[Variant]:
+    """Yield the variant of a trial on all the settings of its runtime."""
+    runtime = next((r for r in tools.runtimes if r.name == trial.settings.runtime), None)
+    if runtime is not None and trial.variant is not None:
+        yield from _settings(race, runtime, trial.variant)
 
 
 def _settings(race: Race, runtime: Runtime, variant: Variant) -> Iterator[Variant]:

@@ -19,7 +19,6 @@ from trimtab.core.values import (
     Limit,
     Machine,
     Measurement,
-    NoWorse,
     Ratio,
     Reading,
     Settings,
@@ -27,16 +26,13 @@ from trimtab.core.values import (
     Trial,
     Variant,
 )
-from trimtab.data.batches import groups as groups_of
 from trimtab.meters.feed import timing_inputs
 from trimtab.meters.interleave import interleave
-from trimtab.meters.judge import Watch, judge_items, reference_labels
-from trimtab.meters.predict import answers, predictions
 from trimtab.meters.warm import warm_up
 from trimtab.runtimes.session import ProcessSession, open_session
 from trimtab.search.budget import Budget
 from trimtab.search.journal import Journal
-from trimtab.search.making import Shop, is_made, make
+from trimtab.search.making import Judged, Shop, is_made, judged, make
 from trimtab.search.progress import Progress
 from trimtab.stats.ratios import Estimate, ratio
 
@@ -48,7 +44,6 @@ TIMED = ("latency_p50", "latency", "throughput")
 _SCREEN_S = 2.5
 _PRECISION = 0.01
 _WARM_S = 3.0
-_ENOUGH = 100  # equal answers of the same weights on another engine: the proof will ask for all of them
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +67,7 @@ class Race:
     corrected: dict[str, Trial] = field(default_factory=dict)
     _reference: tuple[ProcessSession, Arrays] | None = None
     _making_s: dict[tuple[Step, ...], float] = field(default_factory=dict)
+    _twins: dict[tuple[tuple[Step, ...], str, str | None], Judged] = field(default_factory=dict)
 
     @property
     def goal(self) -> Goal:
@@ -184,11 +180,25 @@ class Race:
 
     def _judged(self, trial: Trial, session: ProcessSession) -> Trial:
         """Keep a trial, or drop it for its answers."""
-        quality, doubt = self._quality(session)
+        if self.shop.task.split("select") is None or self.outputs is None:
+            return replace(trial, state="kept", reason="")
+        settings, alike = trial.settings, same_weights(trial.steps)
+        kin = (trial.steps, settings.runtime, settings.precision)
+        found = judged(
+            session,
+            self.shop,
+            self.outputs,
+            self.goal.max_drop,
+            alike=alike,
+            twin=self._twins.get(kin),
+            timeout_s=self._patience(),
+        )
+        self._twins.setdefault(kin, found)
+        quality = found.found
         trial = replace(trial, quality=quality)
-        if doubt is not None:
-            return replace(trial, state="dropped", reason=doubt)
-        if quality is not None and self.goal.max_drop is not None and -quality.difference > self.goal.max_drop:
+        if found.doubt is not None:
+            return replace(trial, state="dropped", reason=found.doubt)
+        if self.goal.max_drop is not None and -quality.difference > self.goal.max_drop:
             return replace(trial, state="dropped", reason=quality.reason)
         return replace(trial, state="kept", reason="")
 
@@ -240,36 +250,6 @@ class Race:
             times = screening.value / best.screening.value
             return f"about {times:.2g}× the time of {best.name} (interval clear of it)"
         return None
-
-    def _quality(self, session: ProcessSession) -> tuple[NoWorse | None, str | None]:
-        """Judge the answers on the select split, on as many items as it takes; say why when they are beyond hope."""
-        task, split = self.shop.task, self.shop.task.split("select")
-        if split is None or self.outputs is None:
-            return None, None
-        labels = reference_labels(task, split, self.outputs)
-        watch = Watch(task, labels, self.outputs, self.goal.max_drop)
-        alike = same_weights(session.variant.steps) and task.kind in ("classification", "binary")
-        chunks: list[Array] = []
-        doubt = None
-        for rows, chunk in predictions(session, task, split, self.goal.workload, self._patience()):
-            chunks.append(chunk)
-            doubt = watch.add(rows, chunk)
-            alike = alike and bool((answers(task, chunk) == answers(task, self.outputs[rows])).all())
-            same = alike and rows.stop >= _ENOUGH and len(np.unique(labels[: rows.stop])) > 1
-            if doubt is not None or watch.clear or same:
-                break
-        outputs = np.concatenate(chunks)
-        seen, groups = len(outputs), groups_of(split)
-        quality = judge_items(
-            task,
-            None if groups is None else groups[:seen],
-            labels[:seen],
-            self.outputs[:seen],
-            outputs,
-            goal=self.goal,
-            names=(session.variant.key, self.shop.original.key),
-        )
-        return quality, doubt
 
     def _patience(self) -> float:
         """Return how long one call may take: a thousand times slower than the baseline is gone after one call."""

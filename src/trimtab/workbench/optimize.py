@@ -43,7 +43,7 @@ from trimtab.workbench.report import RESULT
 from trimtab.workbench.task import check_goal, given_task
 
 WORK = "work"
-_PROOF_SHARE = 0.4  # of the budget, at most
+_PROOF_SHARE = 0.3  # of the budget, at most
 _PROVEN = 3.5  # as many times the certify split is answered: by the original, the best untouched and those that gain
 _MEMORY_SHARE = 0.8  # of what is free now, for one worker
 

@@ -20,7 +20,7 @@ from trimtab.meters.feed import timing_inputs
 from trimtab.search.race import TIMED, Race, outpaced
 from trimtab.workbench.timing import TimingPlan, time_finally
 
-SHARE = 0.12  # of the budget, kept back for this
+SHARE = 0.1  # of the budget, kept back for this
 _NEAR = 1.5  # times the best screening: within it, luck may have decided
 _MOST, _FEWEST = 8, 4
 _EACH_S = 4.0  # what one of the field takes at least

@@ -20,7 +20,7 @@ from trimtab.stats.noninferiority import fewest_items
 from trimtab.stats.sequence import fixed_sequence, safest_first
 from trimtab.workbench.ledger import look
 
-MEASURE_SHARE = 0.15
+MEASURE_SHARE = 0.12
 """The share of the budget that final timing and measurements may take."""
 
 _MOST, _FEWEST = 4, 2  # contenders, beside the best untouched
