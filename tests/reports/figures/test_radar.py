@@ -85,3 +85,22 @@ def test_every_spoke_says_which_way_is_better(result):
 def test_two_spokes_or_one_variant_are_no_radar(result):
     assert radar(compared(result, lower(a=1.0, b=1.0), lower(a=2.0, b=2.0))) is None
     assert radar(compared(result, lower(a=1.0, b=1.0, c=1.0))) is None
+
+
+def test_no_label_is_cut_off_or_lies_under_the_legend(result):
+    figure = radar(result)
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    for label in figure.axes[0].get_xticklabels():
+        box = label.get_window_extent()
+        assert figure.bbox.contains(box.x0, box.y0), label.get_text()
+        assert figure.bbox.contains(box.x1, box.y1), label.get_text()
+        assert not box.overlaps(legend), label.get_text()
+
+
+def test_throughput_is_compared_at_the_largest_batch_that_two_have(result):
+    def rates(*batches):
+        return [Reading(name="throughput", value=9.0, direction="higher", place=f"batch={b}") for b in batches]
+
+    entries = lineup.finalists(compared(result, rates(1, 2, 4), rates(1, 2, 4, 8, 16)))
+    assert list(spokes(entries, "accuracy")) == ["throughput, batch=4\n(higher is better)"]

@@ -30,7 +30,8 @@ def radar(source: Result | Comparison) -> Figure | None:
     turns = [2 * math.pi * number / len(scores) for number in range(len(scores))]
     with style.styled():
         figure = style.blank(8.6, 5.2)
-        axes = cast("PolarAxes", figure.add_subplot(projection="polar"))
+        figure.set_layout_engine("none")  # the other engine measures labels around a circle wrongly and cuts them off
+        axes = cast("PolarAxes", figure.add_axes((0.16, 0.11, 0.46, 0.78), projection="polar"))
         axes.set_theta_offset(math.pi / 2)
         axes.set_theta_direction(-1)
         for entry in entries:
@@ -48,7 +49,7 @@ def radar(source: Result | Comparison) -> Figure | None:
         _turn_outward(axes, turns)
         axes.spines["polar"].set_color(style.LINE)
         figure.legend(
-            loc="outside right upper",
+            loc="upper right",
             title="outward is better;\n1 is the best drawn",
             alignment="left",
             title_fontproperties={"size": 8.5},
@@ -60,12 +61,13 @@ def radar(source: Result | Comparison) -> Figure | None:
 def spokes(entries: tuple[Entry, ...], metric: str) -> dict[str, dict[str, float]]:
     """Return for every comparable reading its label and the score of each variant: in (0, 1], NaN when unavailable.
 
-    The metric comes first, then the throughput of the largest batch; beyond twelve readings the rest is left out.
+    The metric comes first, then the throughput of the largest batch that two have; beyond twelve the rest is left out.
     """
     readings = [reading for entry in entries if entry.measurement for reading in entry.measurement.readings]
     names = dict.fromkeys(reading.name for reading in readings if reading.place is None)
     places = [reading.place for reading in readings if reading.name == "throughput" and reading.place]
-    asked: list[tuple[str, str | None]] = [(metric, None), *(("throughput", place) for place in places[-1:])]
+    shared = [place for place in places if places.count(place) > 1]
+    asked: list[tuple[str, str | None]] = [(metric, None), *(("throughput", place) for place in shared[-1:])]
     asked += [(name, None) for name in names if name != metric]
     found: dict[str, dict[str, float]] = {}
     for name, place in asked:
