@@ -176,7 +176,7 @@ class TestContent:
     @pytest.mark.parametrize(
         ("entries", "error", "words"),
         [
-            ({"location": None}, BadInput, "but not in which"),
+            ({"location": None}, BadInput, "doesn't say in which file its data is"),
             ({"location": "gone.bin"}, BadInput, r"'gone\.bin' is missing; put it beside the model"),
             ({"location": "../w.bin"}, Unsafe, "outside the model's folder"),
             ({"location": "/etc/passwd"}, Unsafe, "outside the model's folder"),

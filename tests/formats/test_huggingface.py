@@ -14,7 +14,7 @@ from trimtab.core.values import Workload
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from trimtab.formats.huggingface import HuggingFaceFormat  # noqa: E402 (after the skip)
+from trimtab.formats.huggingface import HuggingFaceFormat, _head, _inputs  # noqa: E402 (after the skip)
 
 TEXT = {
     "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 100,
@@ -185,3 +185,89 @@ def test_claims_only_folders_of_its_kind(classifier: tuple[Path, Any], tmp_path:
     assert not HuggingFaceFormat().claims(str(tmp_path))
     (tmp_path / "config.json").write_text('{"name": "something else"}')
     assert not HuggingFaceFormat().claims(str(tmp_path))
+
+
+BROKEN = {
+    "a table of shards that is no table": ("model.safetensors.index.json", "[1, 2]", "TypeError|can't"),
+    "a table without a map": ("model.safetensors.index.json", '{"metadata": {}}', "weight_map"),
+    "modules that are no list": ("modules.json", '{"path": 1}', "can't be opened"),
+    "modules without a type": ("modules.json", '[{"path": "1_Pooling"}]', "type"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_files_beside_the_weights_that_are_not_as_they_should_be(
+    case: str, encoder: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder = copied(encoder[0], tmp_path / "copy")
+    name, content, says = BROKEN[case]
+    if name.startswith("model"):
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(BadInput, match=says) as caught:
+        opened(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_pooling_outside_the_folder_is_refused(encoder: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = copied(encoder[0], tmp_path / "copy")
+    (folder / "modules.json").write_text(json.dumps([{"path": "../1_Pooling", "type": "models.Pooling"}]))
+    with pytest.raises(BadInput, match="outside the folder"):
+        opened(folder)
+
+
+def test_the_digest_follows_the_pooling(encoder: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = copied(encoder[0], tmp_path / "copy")
+    (folder / "modules.json").write_text(json.dumps([{"path": "pool", "type": "models.Pooling"}]))
+    (folder / "pool").mkdir()
+    digests = set()
+    for mode in ("mean", "cls"):
+        (folder / "pool" / "config.json").write_text(json.dumps({"pooling_mode": mode}))
+        digests.add(opened(folder).digest)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "prepared", "size"),
+    [
+        ({"image_size": 48}, None, [48, 48]),
+        ({"image_size": [32, 64]}, None, [32, 64]),
+        ({"num_channels": 1, "image_size": 16}, None, [16, 16]),
+        ({}, {"crop_size": {"height": 40, "width": 56}}, [40, 56]),
+        ({}, {"size": {"shortest_edge": 96}}, [96, 96]),
+        ({}, {"size": 80}, [80, 80]),
+        ({}, None, [224, 224]),
+    ],
+)
+def test_images_have_the_size_of_the_configuration_or_of_the_preprocessor(
+    config: dict[str, Any], prepared: dict[str, Any] | None, size: list[int], tmp_path: Path
+) -> None:
+    if prepared is not None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
+    (spec,) = _inputs(config, tmp_path)
+    assert (spec.name, spec.shape) == ("pixel_values", ("batch", config.get("num_channels", 3), *size))
+
+
+@pytest.mark.parametrize(
+    ("architectures", "expected"),
+    [
+        (["BertForSequenceClassification"], ("AutoModelForSequenceClassification", "logits")),
+        (["ViTForImageClassification"], ("AutoModelForImageClassification", "logits")),
+        (["BertForMaskedLM"], ("AutoModel", "last_hidden_state")),
+        (["BertModel", "RobertaForSequenceClassification"], ("AutoModelForSequenceClassification", "logits")),
+        ([], ("AutoModel", "last_hidden_state")),
+        (None, ("AutoModel", "last_hidden_state")),
+    ],
+)
+def test_the_head_is_the_one_that_was_trained(architectures: list[str] | None, expected: tuple[str, str]) -> None:
+    assert _head({"architectures": architectures}) == expected
+
+
+def test_a_folder_that_only_looks_like_a_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('["model_type"]')
+    assert not HuggingFaceFormat().claims(str(tmp_path / "absent"))
+    with pytest.raises(BadInput, match="names no model_type"):
+        opened(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-kind"}')
+    with pytest.raises(BadInput, match=r"no model\.safetensors; fetch the folder again"):
+        opened(tmp_path)

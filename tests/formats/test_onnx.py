@@ -253,3 +253,110 @@ class TestSaving:
         proto.graph.node.append(helper.make_node("Neg", ["a"], ["b"]))
         model = save(proto, tmp_path / "a.onnx", states=(("a", "b"),))
         assert [(spec.name, spec.fed_by) for spec in model.signature.states] == [("a", "b")]
+
+
+def branch(taken: str) -> onnx.GraphProto:
+    ends = [helper.make_empty_tensor_value_info("o")]
+    return helper.make_graph([helper.make_node("Neg", [taken], ["o"])], "b", [], ends)
+
+
+class TestStructure:
+    """A graph is checked before any engine sees it."""
+
+    def test_names_that_only_a_branch_makes_are_not_there_outside(self, tmp_path):
+        inner = helper.make_graph(
+            [helper.make_node("Neg", ["x"], ["o"])], "b", [], [helper.make_empty_tensor_value_info("o")]
+        )
+        proto = perceptron()
+        node = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
+        proto.graph.node.insert(0, node)
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
+        onnx.save(proto, tmp_path / "model.onnx")
+        assert opened(tmp_path / "model.onnx").signature.outputs[0].name == "y"
+        proto.graph.node[2].input[0] = "o"
+        onnx.save(proto, tmp_path / "model.onnx")
+        with pytest.raises(BadInput, match="takes 'o', which nothing makes"):
+            opened(tmp_path / "model.onnx")
+
+    def test_a_branch_that_takes_what_nothing_makes(self, tmp_path):
+        inner = helper.make_graph(
+            [helper.make_node("Neg", ["gone"], ["o"])], "b", [], [helper.make_empty_tensor_value_info("o")]
+        )
+        proto = perceptron()
+        proto.graph.node.append(helper.make_node("If", ["x"], ["z"], then_branch=inner, else_branch=inner))
+        onnx.save(proto, tmp_path / "model.onnx")
+        with pytest.raises(BadInput, match="takes 'gone', which nothing makes"):
+            opened(tmp_path / "model.onnx")
+
+    def test_a_node_is_named_by_its_name_or_its_operator(self, tmp_path):
+        for name, said in (("слой 1", "слой 1 takes"), ("", "Relu takes")):
+            proto = perceptron()
+            proto.graph.node[1].name = name
+            proto.graph.node[1].input[0] = "gone"
+            onnx.save(proto, tmp_path / "model.onnx")
+            with pytest.raises(BadInput, match=said):
+                opened(tmp_path / "model.onnx")
+
+    def test_a_model_without_an_operator_set_or_a_graph_is_no_model(self, tmp_path):
+        for change in ("opset_import", "graph"):
+            proto = perceptron()
+            proto.ClearField(change)
+            (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+            with pytest.raises(BadInput, match="is not an ONNX file, or one without a graph"):
+                opened(tmp_path / "model.onnx")
+
+    def test_a_path_through_a_file_is_no_path(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(BadInput, match="there is no file"):
+            opened(tmp_path / "file" / "model.onnx")
+
+    def test_paths_and_names_may_be_of_any_language(self, tmp_path):
+        model = save(perceptron(), tmp_path / "модели и сети" / "сеть №1.onnx", inline=1000)
+        assert OnnxFormat().load(model).graph.initializer[0].raw_data == perceptron().graph.initializer[0].raw_data
+        assert opened(model.path) == model
+
+
+class TestRoundTrip:
+    def test_weights_of_every_type_survive_outside_of_the_file(self, tmp_path):
+        rng = np.random.default_rng(0)
+        kinds = [
+            "FLOAT",
+            "FLOAT16",
+            "BFLOAT16",
+            "DOUBLE",
+            "INT8",
+            "UINT8",
+            "INT64",
+            "BOOL",
+            "INT4",
+            "UINT4",
+            "FLOAT8E4M3FN",
+        ]
+        proto = perceptron()
+        for kind in kinds:
+            dtype = helper.tensor_dtype_to_np_dtype(getattr(TensorProto, kind))
+            content = rng.integers(0, 2, (100, 100)).astype(dtype)
+            proto.graph.initializer.append(numpy_helper.from_array(content, kind))
+        proto.graph.initializer.append(helper.make_tensor("typed", TensorProto.FLOAT, [64, 64], [0.5] * 4096))
+        model = save(proto, tmp_path / "a.onnx", inline=0)
+        loaded = {tensor.name: tensor for tensor in OnnxFormat().load(model).graph.initializer}
+        for tensor in proto.graph.initializer:
+            np.testing.assert_array_equal(
+                numpy_helper.to_array(loaded[tensor.name]).astype(np.float32),
+                numpy_helper.to_array(tensor).astype(np.float32),
+            )
+        assert save(proto, tmp_path / "b.onnx", inline=0).path.stat().st_size == model.path.stat().st_size
+
+    def test_external_weights_begin_at_pages(self, tmp_path):
+        proto = perceptron()
+        proto.graph.initializer.append(numpy_helper.from_array(np.ones((65, 33), np.float32), "other"))
+        light = onnx.load(save(proto, tmp_path / "a.onnx", inline=0).path, load_external_data=False)
+        offsets = [int(e.value) for t in light.graph.initializer for e in t.external_data if e.key == "offset"]
+        assert len(offsets) == 2
+        assert all(offset % 4096 == 0 for offset in offsets)
+
+    def test_a_model_whose_weights_are_not_loaded_is_not_saved_without_them(self, tmp_path, external):
+        light = onnx.load(external, load_external_data=False)
+        with pytest.raises(ValueError, match="tensor 'w' is not loaded"):
+            save(light, tmp_path / "elsewhere" / "a.onnx", inline=0)
+        assert not list((tmp_path / "elsewhere").glob("*.onnx"))

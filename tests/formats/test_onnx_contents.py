@@ -125,3 +125,73 @@ def test_contents_see_into_control_flow():
     node = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
     found = contents(helper.make_model(helper.make_graph([node], "n", [], [])), ())
     assert (found.control_flow, dict(found.operators)) == (("If",), {"If": 1, "Neg": 2})
+
+
+class TestRoles:
+    """What counts as a parameter is decided by what a tensor is used for."""
+
+    def counted(self, kind: str, shapes: list[tuple[tuple[int, ...], type]], **attributes: object) -> dict[str, int]:
+        names = [f"w{index}" for index in range(len(shapes))]
+        held = [
+            numpy_helper.from_array(np.ones(shape, dtype), n) for n, (shape, dtype) in zip(names, shapes, strict=True)
+        ]
+        node = helper.make_node(kind, ["x", *names], ["y"], **attributes)
+        return dict(count_parameters(helper.make_model(helper.make_graph([node], "g", [], [], held))))
+
+    def test_scales_and_zero_points_are_none(self):
+        given = [((1,), np.float32), ((1,), np.uint8)]
+        assert self.counted("QuantizeLinear", given) == {}
+
+    def test_biases_of_quantized_layers_are_and_other_int32_are_not(self):
+        scales = [((1,), np.float32), ((1,), np.uint8)]
+        weight = [((8, 3, 3, 3), np.int8), ((8,), np.float32), ((8,), np.int8)]
+        bias = [((8,), np.int32)]
+        assert self.counted("QLinearConv", [*scales, *weight, *scales, *bias]) == {"int8": 216, "int32": 8}
+        assert self.counted("Gather", [((5,), np.int32)]) == {}
+
+    def test_of_joined_quantized_tensors_only_the_tensors_are(self):
+        triples = [((1,), np.uint8), ((4, 5), np.uint8), ((1,), np.float32), ((1,), np.uint8)]
+        assert self.counted("QLinearConcat", triples) == {"uint8": 20}
+
+    def test_sizes_bounds_and_indices_are_none(self):
+        assert self.counted("Resize", [((8,), np.float32), ((4,), np.float32)]) == {}
+        assert self.counted("Gather", [((5, 7), np.int64)]) == {}
+        assert self.counted("Where", [((5, 7), np.bool_)]) == {}
+
+    def test_every_float_type_has_numpys_name(self):
+        for kind, name in [
+            ("FLOAT16", "float16"),
+            ("BFLOAT16", "bfloat16"),
+            ("DOUBLE", "float64"),
+            ("FLOAT", "float32"),
+        ]:
+            tensor = helper.make_tensor("w", getattr(TensorProto, kind), [2, 3], [1.0] * 6)
+            node = helper.make_node("MatMul", ["x", "w"], ["y"])
+            assert count_parameters(helper.make_model(helper.make_graph([node], "g", [], [], [tensor]))) == ((name, 6),)
+
+    def test_sparse_weights_count_what_they_hold(self):
+        held = helper.make_sparse_tensor(
+            numpy_helper.from_array(np.ones(3, np.float32), "w"), numpy_helper.from_array(np.array([0, 4, 8])), [9, 9]
+        )
+        graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [], [])
+        graph.sparse_initializer.append(held)
+        assert count_parameters(helper.make_model(graph)) == (("float32", 3),)
+
+    def test_a_weight_that_is_used_twice_counts_once(self):
+        held = [numpy_helper.from_array(np.ones((4, 4), np.float32), "w")]
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+        assert count_parameters(helper.make_model(helper.make_graph(nodes, "g", [], [], held))) == (("float32", 16),)
+
+    def test_weights_inside_branches_and_functions_count(self):
+        weight = numpy_helper.from_array(np.ones((2, 3), np.float32), "w")
+        inner = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["o"])], "b", [], [], [weight])
+        proto = helper.make_model(
+            helper.make_graph([helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)], "g", [], [])
+        )
+        constant = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.ones(5, np.float32)))
+        proto.functions.append(helper.make_function("m", "F", [], ["k"], [constant], [helper.make_opsetid("", 21)]))
+        assert dict(count_parameters(proto)) == {"float32": 6 + 6 + 5}
+
+    def test_a_model_without_weights_has_none(self):
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [], [])
+        assert count_parameters(helper.make_model(graph)) == ()

@@ -194,3 +194,100 @@ def test_what_openvino_writes_counts_as_much_as_the_onnx_model(tmp_path, free):
     assert found.macs == onnx_format.OnnxFormat().work(model, workload).macs == 2 * (144 * 8 * 27 + 80)
     assert found.coverage == 1.0
     assert openvino_format.OpenVinoFormat().contents(converted).parameters == (("float32", 8 * 27 + 80),)
+
+
+class TestSubgraphs:
+    def bodied(self, ir: Ir, tmp_path: Path, kind: str, tags: dict[str, int], ports: str = "") -> None:
+        """Add a layer with bodies by tag, each one product of [1, 4] with that many columns."""
+        bodies = ""
+        for tag, columns in tags.items():
+            inner = Ir(tmp_path)
+            inner.add("MatMul", "", [inner.parameter(1, 4), inner.parameter(4, columns)], [1, columns])
+            bodies += f"<{tag}><layers>{''.join(inner.layers)}</layers><edges>{''.join(inner.edges)}</edges></{tag}>"
+        ir.add(kind, "", [ir.parameter(9, 4)], [9, 4], extra=f"<port_map>{ports}</port_map>{bodies}")
+
+    def test_of_two_branches_the_larger_counts(self, ir, tmp_path):
+        self.bodied(ir, tmp_path, "If", {"then_body": 5, "else_body": 50})
+        found = ir.macs()
+        assert (found.macs, dict(found.excluded)) == (4 * 50, {"If": 1})
+        assert found.layers[0].name == "If_1/MatMul_2"
+
+    @pytest.mark.parametrize(
+        ("ports", "turns"),
+        [
+            ('<input axis="0" external_port_id="0" stride="1" part_size="3"/>', 3),
+            ('<input axis="0" external_port_id="0" stride="-1"/>', 9),
+            ('<input external_port_id="0"/>', None),
+        ],
+    )
+    def test_the_turns_of_a_loop_are_those_of_its_slices(self, ir, tmp_path, ports, turns):
+        self.bodied(ir, tmp_path, "Loop", {"body": 4}, ports)
+        found = ir.macs()
+        assert (found.macs, found.coverage) == ((turns * 16, 1.0) if turns else (0, 0.0))
+
+    def test_weights_inside_count_as_parameters(self, ir, tmp_path):
+        inner = Ir(tmp_path)
+        inner.add("MatMul", "", [inner.parameter(1, 4), inner.zeros(4, 5)], [1, 5])
+        body = f"<body><layers>{''.join(inner.layers)}</layers><edges>{''.join(inner.edges)}</edges></body>"
+        ir.add("TensorIterator", "", [ir.parameter(9, 4)], [9, 5], extra=body)
+        found = contents(ir.root(), (tmp_path / "m.xml", tmp_path / "m.bin"))
+        assert (found.parameters, found.control_flow) == ((("float32", 20),), ("TensorIterator",))
+
+    def test_without_a_body_it_is_uncounted_not_free(self, ir):
+        ir.add("Loop", "", [ir.parameter(9, 4)], [9, 4])
+        assert [layer.operator for layer in ir.macs().uncounted] == ["Loop"]
+
+
+class TestOddGraphs:
+    @pytest.mark.parametrize(
+        ("macs", "kind", "data", "shapes", "output"),
+        [
+            (2 * 8 * (6 + 8), "RNNCell", "", [[2, 6], [2, 8], [8, 6], [8, 8]], [2, 8]),
+            (2 * 24 * (6 + 8), "GRUCell", "", [[2, 6], [2, 8], [24, 6], [24, 8]], [2, 8]),
+            (18 * 8 * 14, "RNNSequence", "", [[2, 9, 6], [2, 1, 8], [2], [1, 8, 6], [1, 8, 8]], [2, 1, 9, 8]),
+            (6, "MatMul", "", [[6], [6]], []),
+            (6, "MatMul", 'transpose_a="true"', [[6], [6]], []),
+            (0, "MatMul", "", [[0, 6], [6, 3]], [0, 3]),
+            (0, "Einsum", 'equation="ij,ij->ij"', [[2, 3], [2, 3]], [2, 3]),
+            (2 * 6 * 5 * 9, "Convolution", "", [[2, 3, 7], [6, 3, 3]], [2, 6, 5]),
+        ],
+    )
+    def test_hand_counts(self, ir, macs, kind, data, shapes, output):
+        ir.add(kind, data, [ir.parameter(*shape) for shape in shapes], output)
+        assert (ir.macs().macs, ir.macs().coverage) == (macs, 1.0)
+
+    @pytest.mark.parametrize(
+        ("kind", "data", "shapes", "reason"),
+        [
+            ("Einsum", 'equation="ij,jk,kl->il"', [[2, 3], [3, 4], [4, 5]], "no single order"),
+            ("MatMul", "", [], "not as they should be"),
+            ("Convolution", "", [[1, 3, 7, 7]], "not as they should be"),
+            ("DFT", "", [[2, 3]], "there is no rule"),
+            ("MatMul", "", [[-1, 3], [3, 4]], "name its length in the workload"),
+        ],
+    )
+    def test_what_can_not_be_counted_says_why(self, ir, kind, data, shapes, reason):
+        ir.add(kind, data, [ir.parameter(*shape) for shape in shapes], [2, 5])
+        (layer,) = ir.macs().uncounted
+        assert reason in layer.reason
+
+    def test_an_input_of_small_integers_does_not_make_a_model_quantized(self, ir):
+        ir.add("Parameter", 'shape="1,4" element_type="u8"', [], [1, 4])
+        assert is_quantized(ir.root()) is None
+        ir.const(np.zeros((2, 4), np.uint8), "u8")
+        assert is_quantized(ir.root()) == "weights only (uint8)"
+
+    def test_packed_weights_count_as_many_as_they_stand_for_and_as_dense(self, ir, tmp_path):
+        packed = ir.add("Const", 'element_type="u4" shape="4, 6" offset="0" size="12"', [], [4, 6])
+        low = ir.add("Convert", "", [packed], [4, 6])
+        scaled = ir.add("Multiply", "", [low, ir.const(np.ones((4, 1), np.float32), "f32")], [4, 6])
+        ir.add("MatMul", 'transpose_b="true"', [ir.parameter(2, 6), scaled], [2, 4])
+        assert count_parameters(ir.root(), tmp_path / "m.bin") == (("uint4", 24),)
+        assert (ir.macs().macs, ir.macs().nonzero) == (48, 48)
+        assert is_quantized(ir.root()) == "weights only (uint4)"
+
+    def test_a_weight_that_is_cut_off_leaves_its_layer_uncounted(self, ir):
+        ir.add("MatMul", "", [ir.parameter(2, 6), ir.zeros(6, 4)], [2, 4])
+        ir.weights = ir.weights[:10]
+        (layer,) = ir.macs().uncounted
+        assert "not as they should be" in layer.reason

@@ -1,5 +1,6 @@
 """PyTorch factories: built, given weights, kept as a folder, loaded again."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
 from trimtab.formats.torch import TorchFormat, save_module  # noqa: E402 (after the skip)
-from trimtab.formats.torch_tracing import describe, load_live, named_outputs  # noqa: E402
+from trimtab.formats.torch_tracing import load_live  # noqa: E402
 
 CNN = """
 import torch
@@ -265,26 +266,6 @@ def test_a_folder_from_elsewhere_runs_no_code_unless_trusted(cnn: str, opening: 
     assert TorchFormat().open(str(model.path), Opening(folder=tmp_path, trust_pickle=True)) == model
 
 
-def test_a_module_whose_batch_is_built_in_keeps_fixed_sizes() -> None:
-    class Fixed(torch.nn.Module):
-        def forward(self, x):  # type: ignore[no-untyped-def]
-            return x.reshape(2, 3) * 2
-
-    signature = describe(Fixed(), [TensorSpec(name="x", dtype="float32", shape=(2, 3))])
-    assert (signature.inputs[0].shape, signature.outputs[0].shape) == ((2, 3), (2, 3))
-
-
-def test_outputs_are_named_by_their_place_or_key() -> None:
-    one, two = torch.zeros(1), torch.ones(1)
-    assert list(named_outputs(one)) == ["output"]
-    assert list(named_outputs((one,))) == ["output"]
-    assert list(named_outputs((one, [two, one]))) == ["output_0", "output_1_0", "output_1_1"]
-    assert list(named_outputs({"logits": one, "loss": None})) == ["logits"]
-    assert list(named_outputs((one, two), ["a", "b"])) == ["a", "b"]
-    with pytest.raises(BadInput, match="gives 1 names, the module returns 2"):
-        named_outputs((one, two), ["a"])
-
-
 def test_a_live_module_becomes_a_program_and_is_left_as_it_was(tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3)).train()
     model = save_module(network, np.zeros((1, 6), np.float32), tmp_path)
@@ -329,3 +310,213 @@ def test_without_pytorch_the_command_that_installs_it_is_named(tmp_path: Path) -
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "pip install 'trimtab[torch]'" in done.stdout, done.stderr
+
+
+FACTORIES = {
+    "a mistake in the file": ("def make(:\n", r"can't import .*SyntaxError"),
+    "a package that is not there": ("import no_such_package\n", "No module named 'no_such_package'"),
+    "an error of its own kind": (
+        "class Wrong(Exception):\n    pass\n\nraise Wrong('the stars are not right')\n",
+        r"can't import .*\(Wrong: the stars are not right\)",
+    ),
+    "a program that ends itself": ("import sys\nsys.exit('usage: train.py')\n", r"SystemExit: usage: train\.py"),
+    "a question at import": ("input('which device? ')\n", r"can't import"),
+    "a factory with arguments": ("def make(classes):\n    return classes\n", "without arguments"),
+    "a factory that raises its own kind": (
+        "class Wrong(Exception):\n    pass\n\ndef make():\n    raise Wrong('no weights')\n",
+        r"failed \(Wrong: no weights\)",
+    ),
+    "a class that is no module": ("class make:\n    pass\n", "gave a make, not a torch.nn.Module"),
+    "nothing": ("", "has no 'make'; it has: nothing to call"),
+    "only what is private": ("def _make():\n    return 1\n", "it has: nothing to call"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FACTORIES)
+def test_whatever_their_code_raises_is_one_clear_line(
+    case: str, opening: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    code, says = FACTORIES[case]
+    before = set(sys.modules)
+    (tmp_path / "net.py").write_text(code)
+    with pytest.raises(BadInput, match=says) as caught:
+        TorchFormat().open(f"{tmp_path / 'net.py'}:make", opening)
+    assert "\n" not in str(caught.value)
+    left = {name for name in set(sys.modules) - before if name.startswith("net_")}
+    assert not left or "import" not in str(caught.value), "a file that failed is left behind"
+
+
+def test_a_module_may_be_there_without_a_factory_in_a_file_of_any_name(opening: Opening, tmp_path: Path) -> None:
+    folder = tmp_path / "сети и слои"
+    folder.mkdir()
+    (folder / "my-net v1.2.py").write_text(CNN + "\nready = Net()\n")
+    model = TorchFormat().open(f"{folder / 'my-net v1.2.py'}:ready", opening)
+    assert TorchFormat().load(model)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_file_that_is_edited_between_two_openings_is_read_again(opening: Opening, tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(CNN)
+    before = TorchFormat().open(f"{file}:make", opening)
+    file.write_text(CNN.replace("nn.Linear(144, 10)", "nn.Linear(144, 7)"))
+    after = TorchFormat().open(f"{file}:make", opening)
+    assert [model.signature.outputs[0].shape for model in (before, after)] == [("batch", 10), ("batch", 7)]
+    assert TorchFormat().load(after)(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
+    with pytest.raises(BadInput, match="has changed since"):
+        TorchFormat().load(before)
+
+
+def test_files_of_one_name_in_two_packages_have_one_digest_in_every_process(tmp_path: Path) -> None:
+    for name, value in (("one", 1), ("two", 2), ("three", 3)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+        (tmp_path / name / "parts.py").write_text(f"class Part:\n    number = {value}\n")
+    (tmp_path / "net.py").write_text("")
+    script = (
+        "import sys; from importlib import import_module as load; from trimtab.formats.torch import _source_digest\n"
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "parts = [load(f'{name}.parts').Part() for name in ('one', 'two', 'three')]\n"
+        "class Module:\n    def modules(self): return parts\n"
+        f"print(_source_digest(Module(), {str(tmp_path / 'net.py')!r} + ':make', ''))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "2", "3")
+    }  # fmt: skip
+    assert len(found) == 1
+
+
+CHECKPOINTS: dict[str, tuple[object, str]] = {
+    "a list": ([1, 2], r"holds a list that is no state_dict; save module\.state_dict\(\)"),
+    "numbers": ({"head.weight": 1.0}, r"holds a dict that is no state_dict"),
+    "numbered tensors": ({0: "tensor"}, r"holds a dict that is no state_dict"),
+    "an optimizer's": ({"state_dict": {"head.weight": "tensor"}, "optimizer": {"lr": 0.1}}, "missing: conv.weight"),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_a_checkpoint_without_the_weights_says_what_it_holds(
+    case: str, cnn: str, opening: Opening, tmp_path: Path
+) -> None:
+    def filled(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: filled(inner) for key, inner in value.items()}
+        return torch.zeros(10, 144) if value == "tensor" else value
+
+    content, says = CHECKPOINTS[case]
+    torch.save(filled(content), tmp_path / "w.pt")
+    with pytest.raises(BadInput, match=says) as caught:
+        TorchFormat().open(cnn, with_weights(opening, tmp_path / "w.pt"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("w.pt", "not a PyTorch checkpoint"), ("w.safetensors", "not a safetensors")]
+)
+def test_an_empty_weights_file_is_one_clear_line(
+    name: str, says: str, cnn: str, opening: Opening, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises((BadInput, Unsafe), match=says + "|is a pickle") as caught:
+        TorchFormat().open(cnn, with_weights(opening, tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_weights_are_named(cnn: str, opening: Opening, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"there is no weights file .*gone\.pt; check --weights"):
+        TorchFormat().open(cnn, with_weights(opening, tmp_path / "gone.pt"))
+
+
+EXAMPLES = {
+    "a list of numbers": ("[[1.0, 2.0]]", r"example input 'x' is a list, not a tensor or an array"),
+    "too many": ("(torch.zeros(1, 3), torch.zeros(1, 3))", "2 example inputs are given, the module takes 1: x"),
+}
+
+
+@pytest.mark.parametrize("case", EXAMPLES)
+def test_examples_that_are_no_inputs_are_refused(case: str, tmp_path: Path) -> None:
+    text, says = EXAMPLES[case]
+    (tmp_path / "net.py").write_text(
+        "import torch\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return x\n\n"
+        f"example_inputs = {text}\n"
+    )
+    with pytest.raises(BadInput, match=says):
+        TorchFormat().open(f"{tmp_path / 'net.py'}:Net", Opening(folder=tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["torch.zeros(1, 3)", "[torch.zeros(1, 3)]", '{"x": torch.zeros(1, 3)}', "lambda: torch.zeros(1, 3).numpy()"],
+)
+def test_examples_may_be_a_tensor_an_array_several_named_ones_or_a_function(text: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return x\n\n"
+        f"example_inputs = {text}\n"
+    )
+    signature = TorchFormat().open(f"{tmp_path / 'net.py'}:Net", Opening(folder=tmp_path / "run")).signature
+    assert signature.inputs == (TensorSpec(name="x", dtype="float32", shape=("batch", 3)),)
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: (folder / "weights.safetensors").unlink(), "has no weights.safetensors"),
+        (lambda folder: (folder / "module.json").write_text("{"), "not a Recipe as trimtab writes it"),
+        (lambda folder: (folder / "module.json").write_bytes(b"\xff\xfe"), "not a PyTorch model as trimtab writes it"),
+        (lambda folder: (folder / "weights.safetensors").write_bytes(b"no"), "not a safetensors file"),
+    ],
+)
+def test_a_folder_that_was_damaged_is_one_clear_line(damage, says: str, cnn: str, opening: Opening) -> None:  # type: ignore[no-untyped-def] # a lambda
+    model = TorchFormat().open(cnn, opening)
+    damage(model.path)
+    with pytest.raises(BadInput, match=says) as caught:
+        TorchFormat().load(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_keeps_more_than_tensors_can_not_be_saved(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return x\n"
+        "    def get_extra_state(self):\n        return {'version': 1}\n"
+        "    def set_extra_state(self, state):\n        pass\n\nexample_inputs = torch.zeros(1, 3)\n"
+    )
+    with pytest.raises(BadInput, match="keeps '_extra_state' as a dict; only tensors can be saved"):
+        TorchFormat().open(f"{tmp_path / 'net.py'}:Net", Opening(folder=tmp_path / "run"))
+
+
+def test_parts_that_are_frozen_stay_frozen_when_a_live_module_is_saved(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.5), torch.nn.Linear(6, 3)).train()
+    network[0].eval()
+    save_module(network, torch.zeros(1, 6), tmp_path)
+    assert [part.training for part in network] == [False, True, True]
+    assert network.training
+
+
+def test_what_is_no_module_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"this is a dict, not a torch\.nn\.Module"):
+        save_module({"w": 1}, torch.zeros(1), tmp_path)
+
+
+def test_a_module_whose_batch_can_not_stay_free_is_saved_for_one_item(tmp_path: Path) -> None:
+    class Rows(torch.nn.Module):
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return torch.cat([row * 2 for row in x.split(1)])
+
+    model = save_module(Rows(), torch.zeros(2, 3), tmp_path)
+    assert [spec.shape for spec in (*model.signature.inputs, *model.signature.outputs)] == [(1, 3), (1, 3)]
+
+
+def test_the_state_of_a_module_is_no_answer(tmp_path: Path) -> None:
+    class Cell(torch.nn.Module):
+        def forward(self, x, h):  # type: ignore[no-untyped-def]
+            return x + h, h * 2
+
+    given = {"x": torch.zeros(1, 3), "h": torch.zeros(1, 3)}
+    signature = save_module(Cell(), given, tmp_path, output_names=["y", "n"], states=(("h", "n"),)).signature
+    assert [(spec.name, spec.role) for spec in signature.outputs] == [("y", "data"), ("n", "state")]
+    with pytest.raises(BadInput, match="shape and dtype must agree"):
+        save_module(Cell(), {"x": torch.zeros(1, 3), "h": torch.zeros(3)}, tmp_path, states=(("h", "output_0"),))

@@ -238,3 +238,83 @@ def test_a_trusted_program_is_written_anew_and_checked(exported: Path, tmp_path:
 )
 def test_sizes_are_arithmetic_on_symbols(text: str, ok: bool) -> None:
     assert expression_ok(text) == ok
+
+
+@pytest.mark.parametrize("kind", ["no such program", "another kind of zip"])
+def test_a_file_that_is_no_program_is_one_clear_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.pt2"
+    if kind == "another kind of zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/version", "0")
+    with pytest.raises(BadInput, match=r"there is no file|holds no exported program") as caught:
+        TorchExportFormat().open(str(path), Opening(folder=tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("member_name", ["data/weights/model_weights_config.json", "models/model.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"config": 1}', b"\xff\xfe"])
+def test_tables_that_are_not_as_they_should_be_are_one_clear_line(
+    member_name: str, content: bytes, exported: Path, tmp_path: Path
+) -> None:
+    path = changed(exported, tmp_path / "p.pt2", member(member_name, content))
+    with pytest.raises(BadInput) as caught:
+        TorchExportFormat().open(str(path), Opening(folder=tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_an_archive_inside_the_archive_is_not_mistaken_for_it(exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.pt2"
+    path.write_bytes(b"\0" * 512 + exported.read_bytes())
+    with pytest.raises(BadInput, match="damaged"):
+        check(path)
+
+
+def test_states_are_named_by_the_user(exported: Path, tmp_path: Path) -> None:
+    model = TorchExportFormat().open(str(exported), Opening(folder=tmp_path, states=(("y", "difference"),)))
+    assert [(spec.name, spec.role, spec.fed_by) for spec in model.signature.inputs] == [
+        ("x", "data", None),
+        ("y", "state", "difference"),
+    ]
+    assert [spec.role for spec in model.signature.outputs] == ["data", "state"]
+    with pytest.raises(BadInput, match="is not in the model"):
+        TorchExportFormat().open(str(exported), Opening(folder=tmp_path, states=(("y", "absent"),)))
+
+
+def test_what_is_opened_keeps_the_names_it_was_saved_with(tmp_path: Path) -> None:
+    from trimtab.formats.torch import save_module
+
+    given = {"x": torch.zeros(1, 5, 4), "y": torch.zeros(1, 5, 4)}
+    axes = {name: {0: "batch", 1: "время"} for name in given}
+    saved = save_module(Net(), given, tmp_path, output_names=["сумма", "разность"], dynamic_axes=axes)
+    again = TorchExportFormat().open(str(saved.path), Opening(folder=tmp_path / "again"))
+    assert again.signature == saved.signature
+    assert again.digest == saved.digest
+    assert [spec.name for spec in again.signature.outputs] == ["сумма", "разность"]
+
+
+def test_claims_files_that_end_in_pt2(exported: Path, tmp_path: Path) -> None:
+    assert TorchExportFormat().claims(str(exported))
+    assert not TorchExportFormat().claims(str(tmp_path / "absent.pt2"))
+    assert not TorchExportFormat().claims(str(exported.parent))
+
+
+@pytest.mark.parametrize("damage", ["content", "encryption"])
+def test_an_archive_that_is_packed_and_damaged_is_one_clear_line(damage: str, exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.pt2"
+    with zipfile.ZipFile(exported) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+        place = next(info for info in packed.infolist() if info.filename.endswith(GRAPH))
+    content = bytearray(path.read_bytes())
+    start = place.header_offset + 30 + len(place.filename)
+    if damage == "content":
+        content[start : start + 200] = bytes(200)
+    else:
+        content[place.header_offset + 6] |= 1
+        central = content.rindex(place.filename.encode()) - 46
+        content[central + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="or it is damaged") as caught:
+        check(path)
+    assert "\n" not in str(caught.value)

@@ -117,3 +117,61 @@ def test_meets_the_golden_counts(name: str) -> None:
     module.eval()
     found = count(export(module, describe(module, inputs)), inputs)
     assert (found.macs, found.uncounted) == (golden, ())
+
+
+MORE_LAYERS: dict[str, tuple[Any, list[tuple[int, ...]], int]] = {
+    "a convolution of volumes": (nn.Conv3d(2, 4, 3), [(1, 2, 5, 6, 7)], 4 * 3 * 4 * 5 * 2 * 27),
+    "a dilated one": (nn.Conv2d(4, 6, 3, dilation=2, groups=2), [(2, 4, 9, 9)], 2 * 6 * 5 * 5 * 2 * 9),
+    "a transposed one in groups": (nn.ConvTranspose1d(4, 6, 3, groups=2), [(1, 4, 5)], 4 * 5 * 3 * 3),
+    "a layer without a bias": (nn.Linear(7, 5, bias=False), [(7,)], 35),
+    "a matrix on a vector": (Calls(torch.mv), [(3, 4), (4,)], 12),
+    "two vectors": (Calls(torch.dot), [(9,), (9,)], 9),
+    "every row with every row": (Calls(torch.inner), [(2, 3, 4), (5, 4)], 2 * 3 * 5 * 4),
+    "a sum of products": (Calls(lambda a, b: torch.addbmm(torch.zeros(3, 5), a, b)), [(2, 3, 4), (2, 4, 5)], 120),
+    "a product and a sum": (Calls(lambda a, b: torch.addmm(torch.zeros(5), a, b)), [(3, 4), (4, 5)], 3 * 4 * 5),
+    "products of batches": (Calls(lambda a, b: torch.baddbmm(torch.zeros(1), a, b)), [(2, 3, 4), (2, 4, 5)], 120),
+    "an ellipsis": (Calls(lambda a, b: torch.einsum("...ij,jk->...ik", a, b)), [(6, 3, 4), (4, 5)], 6 * 3 * 4 * 5),
+    "nothing to sum up": (Calls(lambda a, b: torch.einsum("ij,ij->ij", a, b)), [(3, 4), (3, 4)], 0),
+    "a cell with two states": (nn.RNNCell(3, 5), [(4, 3), (4, 5)], 4 * (5 * 3 + 5 * 5)),
+    "a plain recurrent net": (nn.RNN(3, 5, nonlinearity="relu"), [(7, 2, 3)], 7 * 2 * (5 * 3 + 5 * 5)),
+    "a projected one": (nn.LSTM(3, 6, proj_size=2), [(7, 2, 3)], 7 * 2 * (24 * 3 + 24 * 2 + 2 * 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MORE_LAYERS)
+def test_counts_odd_forms_as_by_hand(case: str) -> None:
+    module, shapes, expected = MORE_LAYERS[case]
+    found = counted(module, *shapes)
+    assert (found.macs, found.uncounted) == (expected, ())
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_weight_is_found_behind_views_of_it(transpose: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]]))
+
+        def forward(self, a):  # type: ignore[no-untyped-def]
+            weight = self.weight.reshape(3, 2) if not transpose else self.weight.t()
+            return a @ weight.contiguous()
+
+    found = counted(Net(), (5, 3))
+    assert (found.macs, found.nonzero) == (5 * 6, 5 * 3)
+
+
+def test_products_of_three_have_no_single_order() -> None:
+    found = counted(Calls(lambda a, b: torch.einsum("ij,jk,kl->il", a, b, b)), (2, 3), (3, 3))
+    assert [layer.reason for layer in found.uncounted] == ["an Einsum of more than two operands has no single order"]
+    assert found.coverage == 0.0
+
+
+def test_sizes_that_the_program_does_not_take_are_refused() -> None:
+    inputs = (TensorSpec(name="input", dtype="float32", shape=(2, 4)),)
+    layer = nn.Linear(4, 3).eval()
+    program = export(layer, describe(layer, inputs))
+    assert count(program, inputs).macs == 2 * 4 * 3
+    wrong = (TensorSpec(name="a", dtype="float32", shape=(2, 5)),)
+    with pytest.raises(BadInput, match="can't be given inputs of these sizes") as caught:
+        count(program, wrong)
+    assert "\n" not in str(caught.value)

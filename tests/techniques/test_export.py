@@ -11,14 +11,14 @@ import pytest
 from trimtab.core import plugins
 from trimtab.core.errors import Refused
 from trimtab.core.protocols import Context
-from trimtab.core.values import Model, Settings, Task, TensorSpec, Variant, options
+from trimtab.core.values import Model, Settings, Signature, Task, TensorSpec, Variant, options
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from trimtab.formats.torch import save_module  # noqa: E402 (after the skip)
 from trimtab.techniques.agreement import check_agreement  # noqa: E402
-from trimtab.techniques.export_onnx import ExportOnnx  # noqa: E402
+from trimtab.techniques.export_onnx import ExportOnnx, _cause, _drop_metadata, fixed  # noqa: E402
 from trimtab.techniques.export_openvino import ExportOpenVino  # noqa: E402
 
 nn = torch.nn
@@ -225,3 +225,88 @@ def test_a_conversion_that_changes_the_answers_is_refused(tmp_path: Path) -> Non
     check_agreement(one, one, seed=0)
     with pytest.raises(Refused, match="differs by up to"):
         check_agreement(one, other, seed=0)
+
+
+def test_a_batch_that_is_asked_for_is_fixed_in_openvino_too(tmp_path: Path, given: Any) -> None:
+    pytest.importorskip("openvino")
+    traced = as_given(save_module(nn.Linear(4, 3), torch.zeros(1, 4), tmp_path / "torch"))
+    for number, variant in enumerate((traced, given("cnn")[0])):
+        made = ExportOpenVino(batch=2).apply(variant, context(variant, tmp_path / f"{number}"))
+        assert {spec.shape[0] for spec in (*made.model.signature.inputs, *made.model.signature.outputs)} == {2}
+        assert made.steps[-1].options == options(batch=2)
+    again = plugins.make("techniques", made.steps[-1].technique, made.steps[-1].options)
+    assert again.apply(variant, context(variant, tmp_path / "again")).model.digest == made.model.digest
+
+
+def test_exports_keep_the_weights_and_say_what_they_make() -> None:
+    from trimtab.formats.openvino import OpenVinoFormat
+
+    assert (ExportOnnx().lossless, ExportOpenVino().lossless) == (True, True)
+    assert (ExportOnnx().produces, ExportOpenVino().produces) == ("onnx", OpenVinoFormat.name)
+
+
+@pytest.mark.parametrize("kept", ["pkg.torch.onnx.name_scopes"])
+def test_remarks_of_the_exporter_are_dropped_at_any_depth(kept: str) -> None:
+    from onnx import helper
+
+    inner = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["o"])], "b", [], [helper.make_empty_tensor_value_info("o")]
+    )
+    node = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    function = helper.make_function("m", "F", [], ["k"], [helper.make_node("Abs", ["x"], ["k"])], [])
+    proto = helper.make_model(helper.make_graph([node], "g", [], [helper.make_empty_tensor_value_info("y")]))
+    proto.functions.append(function)
+    branches = [attribute.g for attribute in proto.graph.node[0].attribute]
+    holders = [
+        proto, proto.graph, proto.graph.node[0], proto.graph.output[0], proto.functions[0], proto.functions[0].node[0],
+        *branches, *(branch.node[0] for branch in branches), *(branch.output[0] for branch in branches),
+    ]  # fmt: skip
+    for holder in holders:
+        holder.metadata_props.add(key="stack_trace", value="/home/someone/secret.py")
+        holder.metadata_props.add(key=kept, value="layer")
+    _drop_metadata(proto)
+    assert b"secret" not in proto.SerializeToString()
+    assert all([entry.key for entry in holder.metadata_props] == [kept] for holder in holders)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ("No decompositions registered for the complex-valued input of aten.fft", "No decompositions registered"),
+        ("conversion failed\nbecause of aten.cummax.default", r"conversion failed \(aten\.cummax\.default\)"),
+        ("", "^ValueError$"),
+    ],
+)
+def test_the_operator_that_is_missing_is_named(message: str, says: str) -> None:
+    import re
+
+    outer = RuntimeError("the export failed, see the report of 200 lines")
+    outer.__cause__ = ValueError(message)
+    assert re.search(says, _cause(outer))
+
+
+def spec(*shape: int | str) -> TensorSpec:
+    return TensorSpec(name="x", dtype="float32", shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "expected"),
+    [
+        ([spec("batch", 3)], [spec("batch", 5)], [(2, 3), (2, 5)]),
+        ([spec("n", "t"), spec("n")], [spec("t", "n")], [(2, "t"), (2,), ("t", 2)]),
+        ([spec("?", "?")], [spec("?", "?")], [(2, "?"), (2, "?")]),
+        ([spec("batch", 3), spec(7)], [spec()], [(2, 3), (7,), ()]),
+    ],
+)
+def test_the_batch_is_what_the_first_sizes_of_inputs_are_called(
+    inputs: list[TensorSpec], outputs: list[TensorSpec], expected: list[tuple[int | str, ...]]
+) -> None:
+    signature = Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+    found = fixed(signature, 2)
+    assert [spec.shape for spec in (*found.inputs, *found.outputs)] == expected
+    assert fixed(signature, None) == signature
+
+
+def test_a_batch_that_is_fixed_already_can_not_be_another() -> None:
+    with pytest.raises(Refused, match="leave the option batch out"):
+        fixed(Signature(inputs=(spec(1, 3),), outputs=(spec(1, 5),)), 4)

@@ -1,4 +1,4 @@
-"""Fusion groups counted by hand, folding, and what a dynamic or 16-bit model stores."""
+"""Folding, what was fused counted by hand, and files that every engine reads."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core.errors import Refused
 from trimtab.core.values import Settings
-from trimtab.techniques.bf16 import Bf16, halved
-from trimtab.techniques.dynamic_int8 import DynamicInt8
-from trimtab.techniques.nncf_int8 import NncfInt8
-from trimtab.techniques.simplify import Simplify, fused_groups, optimized
+from trimtab.formats.onnx import save
+from trimtab.techniques.simplify import Simplify, fused_groups, optimized, saved, session
+
+node = helper.make_node
 
 
 def test_folds_normalization_and_removes_what_does_nothing(given: Any, context: Any) -> None:
@@ -32,14 +33,6 @@ def test_says_when_there_is_nothing_to_simplify(given: Any, context: Any) -> Non
         Simplify().apply(made, context(variant, task, "twice"))
 
 
-def test_lists_the_groups_that_onnxruntime_fuses(given: Any) -> None:
-    variant, _ = given("cnn")
-    path = variant.model.path
-    groups = [group.partition(" (")[0] for group in fused_groups(onnx.load(path), optimized(path, "extended"))]
-    assert groups[0] == "Conv + BatchNormalization + Relu → FusedConv"
-    assert groups[1] == "Conv + Relu → FusedConv"
-
-
 def test_fused_operators_are_for_their_own_engine_only(given: Any, context: Any) -> None:
     variant, task = given("cnn")
     technique = Simplify(level="extended")
@@ -48,49 +41,79 @@ def test_fused_operators_are_for_their_own_engine_only(given: Any, context: Any)
     assert "FusedConv" in {node.op_type for node in onnx.load(made.model.path).graph.node}
 
 
-def test_16_bits_halve_the_weights_and_keep_what_does_not_fit() -> None:
-    values = np.arange(4096, dtype=np.float32)
-    huge = values * 1000.0
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Add", ["a", "b"], ["y"])],
-        "weights",
-        [],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4096])],
-        [onnx.numpy_helper.from_array(values, "a"), onnx.numpy_helper.from_array(huge, "b")],
-    )
-    made = halved(onnx.helper.make_model(graph))
-    kinds = {tensor.name: tensor.data_type for tensor in made.graph.initializer}
-    assert kinds == {"a_fp16": onnx.TensorProto.FLOAT16, "b": onnx.TensorProto.FLOAT}
-    with pytest.raises(Refused, match="16 bits already"):
-        halved(made)
-
-
-@pytest.mark.parametrize("network", ["cnn", "transformer"])
-def test_an_openvino_model_is_halved_too(network: str, given: Any, context: Any, outputs: Any) -> None:
-    from trimtab.techniques.export_openvino import ExportOpenVino
-
-    variant, task = given(network)
-    converted = ExportOpenVino().apply(variant, context(variant, task, "converted"))
-    made = Bf16().apply(converted, context(converted, task))
-    sizes = [v.model.path.with_suffix(".bin").stat().st_size for v in (converted, made)]
-    assert sizes[1] < 0.75 * sizes[0]
-    np.testing.assert_allclose(outputs(made, task), outputs(converted, task), atol=0.05)
-
-
-def test_dynamic_quantization_has_nothing_to_do_without_matrices(given: Any, context: Any, tmp_path: Any) -> None:
-    variant, task = given("transformer")
-    made = DynamicInt8().apply(variant, context(variant, task))
-    ratio = made.model.path.stat().st_size / variant.model.path.stat().st_size
-    assert ratio < 0.5
-    assert made.settings.runtime == "onnxruntime"
-
-
-def test_an_openvino_model_is_quantized_in_its_own_format(given: Any, context: Any, outputs: Any) -> None:
-    from trimtab.techniques.export_openvino import ExportOpenVino
-
+def test_the_log_of_the_trial_lists_what_was_fused(
+    given: Any, context: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     variant, task = given("cnn")
-    converted = ExportOpenVino().apply(variant, context(variant, task, "converted"))
-    made = NncfInt8(preset="mixed").apply(converted, context(converted, task))
-    assert [step.technique for step in made.steps] == ["export-openvino", "nncf-int8"]
-    before, after = outputs(converted, task), outputs(made, task)
-    assert np.sqrt(np.mean((after - before) ** 2)) <= 0.15 * before.std()
+    Simplify().apply(variant, context(variant, task))
+    assert capsys.readouterr().out.splitlines()[0].startswith("Conv + BatchNormalization → Conv (")
+
+
+class TestGroups:
+    def test_are_those_that_onnxruntime_fuses(self, given: Any) -> None:
+        path = given("cnn")[0].model.path
+        groups = [group.partition(" (")[0] for group in fused_groups(onnx.load(path), optimized(path, "extended"))]
+        assert groups[:2] == ["Conv + BatchNormalization + Relu → FusedConv", "Conv + Relu → FusedConv"]
+
+    def model(self, nodes: list[onnx.NodeProto], *weights: str) -> onnx.ModelProto:
+        infos = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])] for name in ("x", "y")]
+        held = [numpy_helper.from_array(np.ones(2, np.float32), name) for name in weights]
+        return helper.make_model(helper.make_graph(nodes, "g", *infos, held))
+
+    def test_stand_for_the_nodes_between_their_inputs_and_outputs(self) -> None:
+        before = self.model(
+            [node("Neg", ["x"], ["a"], name="first"), node("Mul", ["a", "w"], ["b"]), node("Add", ["b", "a"], ["c"]),
+             node("Abs", ["c"], ["y"], name="last")],
+            "w",
+        )  # fmt: skip
+        after = self.model([node("Both", ["x", "w"], ["c"]), node("Abs", ["c"], ["y"])], "w")
+        assert fused_groups(before, after) == ("Neg + Mul + Add → Both (first)",)
+
+    def test_a_node_without_a_name_is_called_by_what_it_makes(self) -> None:
+        before = self.model([node("Neg", ["x"], ["a"]), node("Abs", ["a"], ["y"])])
+        assert fused_groups(before, self.model([node("NegAbs", ["x"], ["y"])])) == ("Neg + Abs → NegAbs (a)",)
+
+    def test_constants_and_what_does_nothing_are_no_members(self) -> None:
+        before = self.model(
+            [node("Constant", [], ["w"], value_floats=[1.0, 1.0]), node("Identity", ["x"], ["i"]),
+             node("Mul", ["i", "w"], ["y"])]
+        )  # fmt: skip
+        assert fused_groups(before, self.model([node("Scale", ["x"], ["y"])])) == ()
+
+    def test_a_graph_that_stayed_has_none(self) -> None:
+        proto = self.model([node("Neg", ["x"], ["a"]), node("Abs", ["a"], ["y"])])
+        assert fused_groups(proto, proto) == ()
+
+
+class TestTidying:
+    def test_every_node_gets_a_name_of_its_own(self, tmp_path: Any) -> None:
+        graph = helper.make_graph(
+            [node("Relu", ["x"], ["a"], name="Relu_1"), node("Relu", ["a"], ["b"]), node("Sigmoid", ["b"], ["y"])],
+            "g",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+        )
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = save(proto, tmp_path / "m.onnx")
+        names = [found.name for found in optimized(model.path, "basic").graph.node]
+        assert len(set(names)) == len(names)
+        assert all(names)
+
+    def test_states_stay_states(self, tmp_path: Any, given: Any) -> None:
+        infos = [
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in names]
+            for names in (("x", "a"), ("y", "b"))
+        ]
+        graph = helper.make_graph([node("Add", ["x", "a"], ["y"]), node("Neg", ["a"], ["b"])], "g", *infos)
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        variant, _ = given("cnn")
+        recurrent = type(variant)(model=save(proto, tmp_path / "m.onnx", (("a", "b"),)), settings=variant.settings)
+        again = saved(optimized(recurrent.model.path, "basic"), recurrent, tmp_path / "again")
+        assert again.signature == recurrent.model.signature
+
+    def test_a_session_takes_options_by_their_names(self, given: Any, tmp_path: Any) -> None:
+        path = given("cnn")[0].model.path
+        running = session(str(path), intra_op_num_threads=1, optimized_model_filepath=str(tmp_path / "o.onnx"))
+        assert running.get_session_options().intra_op_num_threads == 1
+        assert running.get_providers() == ["CPUExecutionProvider"]
+        assert (tmp_path / "o.onnx").is_file()

@@ -13,7 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from trimtab.core import plugins
 from trimtab.core.machine import machine
 from trimtab.core.values import options
-from trimtab.techniques.int8 import feeds, saturates
+from trimtab.techniques.int8 import feeds
 from trimtab.techniques.simplify import optimized
 from trimtab.techniques.static_int8 import StaticInt8, entropy_bound, percentile_bound
 
@@ -44,19 +44,6 @@ def _scales(proto: onnx.ModelProto) -> dict[str, Any]:
     return {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if t.name.endswith("_scale")}
 
 
-def test_calibrates_on_no_more_than_the_items_asked_for(given: Any) -> None:
-    variant, task = given("cnn")
-    assert sum(len(feed["x"]) for feed in feeds(variant, task, 10)) == 10
-
-
-def test_a_fixed_batch_gets_whole_batches_only(given: Any) -> None:
-    variant, task = given("cnn")
-    spec = variant.model.signature.inputs[0]
-    signature = replace(variant.model.signature, inputs=(replace(spec, shape=(5, *spec.shape[1:])),))
-    fixed = replace(variant, model=replace(variant.model, signature=signature))
-    assert [len(feed["x"]) for feed in feeds(fixed, task, 300)] == [5, 5, 5, 5]
-
-
 def test_the_percentile_leaves_out_the_largest_values() -> None:
     values = np.concatenate([np.linspace(0.0, 1.0, 100_000), [10.0]])
     counts, _ = np.histogram(values, bins=2048, range=(0.0, 10.0))
@@ -70,19 +57,6 @@ def test_entropy_clips_a_few_outliers_but_not_an_even_spread() -> None:
     assert 2.0 < entropy_bound(outliers) * 40 < 10.0
     even, _ = np.histogram(rng.uniform(0.0, 40.0, 200_000), bins=2048, range=(0.0, 40.0))
     assert entropy_bound(even) > 0.95
-
-
-@pytest.mark.parametrize(
-    ("system", "flags", "expected"),
-    [
-        ("Linux 6.1 x86_64", ("avx2",), True),
-        ("Linux 6.1 x86_64", ("avx2", "avx512f", "avx512_vnni"), False),
-        ("Linux 6.1 x86_64", ("avx2", "avx_vnni"), False),
-        ("Linux 6.1 aarch64", ("asimd",), False),
-    ],
-)
-def test_knows_where_8_bit_products_overflow(system: str, flags: tuple[str, ...], expected: bool) -> None:
-    assert saturates(replace(machine(), system=system, flags=flags)) is expected
 
 
 def test_where_they_overflow_weights_have_7_bits_and_the_step_says_so(

@@ -139,9 +139,7 @@ def external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, i
     given = {entry.key: entry.value for entry in tensor.external_data}
     location = given.get("location", "")
     if not location:
-        raise BadInput(
-            f"tensor {tensor.name!r} says its data is in another file but not in which; export the model again"
-        )
+        raise BadInput(f"tensor {tensor.name!r} doesn't say in which file its data is; export the model again")
     try:
         path = folder / inside(folder, location).relative_to(folder.resolve())
     except (BadInput, ValueError) as error:  # a name that holds a zero byte is a ValueError
@@ -156,9 +154,7 @@ def external_range(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, i
         offset = int(given.get("offset", 0))
         length = int(given.get("length", needed))
     except ValueError as error:
-        raise BadInput(
-            f"tensor {tensor.name!r} has a broken reference to {location!r}; export the model again"
-        ) from error
+        raise BadInput(f"tensor {tensor.name!r} has a broken reference to {location!r}; export it again") from error
     if offset < 0 or length != needed or offset + length > path.stat().st_size:
         raise BadInput(
             f"the external data file {location!r} does not hold tensor {tensor.name!r} "

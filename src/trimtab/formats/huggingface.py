@@ -49,9 +49,7 @@ class HuggingFaceFormat:
             module = _built(path)
             signature = describe(module, _inputs(_config(path), path), [module.answer])
         except FOREIGN_ERRORS as error:
-            raise BadInput(
-                f"the model in {path} can't be opened: {first_line(error)}; fetch the folder again"
-            ) from error
+            raise BadInput(f"the model in {path} can't be opened ({first_line(error)}); fetch it again") from error
         signature = with_states(signature, opening.states)
         return Model(format=self.name, path=path, digest=digest_files(_files(path)), signature=signature)
 
@@ -111,11 +109,17 @@ def _wrapper(network: Any, output: str, pooling: tuple[str, bool] | None) -> Any
             self.answer = "sentence_embedding" if pooling and output != "logits" else output
 
     class Images(Answering):
+        """Takes pixels."""
+
         def forward(self, pixel_values: Any) -> Any:
+            """Return the answer."""
             return self.network(pixel_values=pixel_values, return_dict=True)[output]
 
     class Text(Answering):
+        """Takes token ids, their mask and, where the model has them, their types."""
+
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:
+            """Return the answer."""
             more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             given = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
             result = self.network(**given, return_dict=True)[output]
@@ -198,9 +202,7 @@ def _pooling(path: Path) -> tuple[str, bool] | None:
         return "mean", normalize
     if modes == {"pooling_mode_cls_token"} or given.get("pooling_mode") == "cls":
         return "cls", normalize
-    raise BadInput(
-        f"{file} asks for {', '.join(sorted(modes)) or 'no pooling'}; known are the mean and the first token"
-    )
+    raise BadInput(f"{file} asks for {', '.join(sorted(modes)) or 'nothing'}; known are the mean and the first token")
 
 
 def _inputs(config: dict[str, Any], path: Path) -> Sequence[TensorSpec]:

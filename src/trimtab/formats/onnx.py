@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,27 +207,19 @@ def _externalized(proto: onnx.ModelProto, data: Path) -> onnx.ModelProto:
     import onnx
 
     light = graphs.outline(proto)
-    temporary = data.with_name(f".{data.name}.new")
-    with disk_errors(data), temporary.open("wb") as file:
-        for tensor, original in zip(light.graph.initializer, proto.graph.initializer, strict=True):
-            if graphs.is_external(original):
-                raise ValueError(f"tensor {original.name!r} is not loaded")
-            if graphs.byte_size(tensor) > graphs.SMALL:
-                file.write(b"\0" * (-file.tell() % _ALIGNMENT))
-                offset = file.tell()
-                file.write(_raw(original))
-                entries = {"location": data.name, "offset": str(offset), "length": str(file.tell() - offset)}
-                tensor.data_location = onnx.TensorProto.EXTERNAL
-                for key, value in entries.items():
-                    tensor.external_data.add(key=key, value=value)
-    temporary.replace(data)
+    with disk_errors(data), tempfile.TemporaryDirectory(dir=data.parent) as scratch:
+        temporary = Path(scratch) / data.name
+        with temporary.open("wb") as file:
+            for tensor, original in zip(light.graph.initializer, proto.graph.initializer, strict=True):
+                if graphs.is_external(original):
+                    raise ValueError(f"tensor {original.name!r} is not loaded")
+                if graphs.byte_size(tensor) > graphs.SMALL:
+                    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+                    offset = file.tell()
+                    file.write(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(original)).raw_data)
+                    entries = {"location": data.name, "offset": str(offset), "length": str(file.tell() - offset)}
+                    tensor.data_location = onnx.TensorProto.EXTERNAL
+                    for key, value in entries.items():
+                        tensor.external_data.add(key=key, value=value)
+        temporary.replace(data)
     return light
-
-
-def _raw(tensor: onnx.TensorProto) -> bytes:
-    import onnx
-
-    if tensor.HasField("raw_data"):
-        return bytes(tensor.raw_data)
-    raw = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data
-    return bytes(raw)

@@ -245,22 +245,6 @@ _RULES: dict[tuple[str, str], Callable[[Visit], tuple[Value, ...]]] = {
     ("", "GroupNormalization"): _same,
     ("", "MeanVarianceNormalization"): _same,
     ("", "SimplifiedLayerNormalization"): _same,
-    (MICROSOFT, "SkipLayerNormalization"): _skip,
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): _skip,
-    (MICROSOFT, "SkipGroupNorm"): lambda visit: _same(visit) * 2,
-    (MICROSOFT, "FusedMatMul"): _fused_matmul,
-    (MICROSOFT, "FusedMatMulActivation"): _fused_matmul,
-    (MICROSOFT, "TransposeMatMul"): _fused_matmul,
-    (MICROSOFT, "DynamicQuantizeLSTM"): _quantized_lstm,
-    (MICROSOFT, "MatMulNBits"): _packed_matmul,
-    (MICROSOFT, "MatMulBnb4"): _packed_matmul,
-    (MICROSOFT, "Attention"): _attention,
-    (MICROSOFT, "QAttention"): _attention,
-    (MICROSOFT, "MultiHeadAttention"): _multi_head,
-    (MICROSOFT, "GroupQueryAttention"): _grouped,
-    (MICROSOFT, "EmbedLayerNormalization"): _embedded,
-    (MICROSOFT, "QuantizeLinear"): _quantized,
-    (MICROSOFT, "DequantizeLinear"): _dequantized,
     **{
         (MICROSOFT, name): _same
         for name in (
@@ -268,6 +252,17 @@ _RULES: dict[tuple[str, str], Callable[[Visit], tuple[Value, ...]]] = {
             "QLinearSoftmax", "QuickGelu", "RotaryEmbedding", "SimplifiedLayerNormalization",
         )
     },
+    **{(MICROSOFT, name): _skip for name in ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")},
+    (MICROSOFT, "SkipGroupNorm"): lambda visit: _same(visit) * 2,
+    **{(MICROSOFT, name): _fused_matmul for name in ("FusedMatMul", "FusedMatMulActivation", "TransposeMatMul")},
+    **{(MICROSOFT, name): _packed_matmul for name in ("MatMulNBits", "MatMulBnb4")},
+    **{(MICROSOFT, name): _attention for name in ("Attention", "QAttention")},
+    (MICROSOFT, "MultiHeadAttention"): _multi_head,
+    (MICROSOFT, "GroupQueryAttention"): _grouped,
+    (MICROSOFT, "DynamicQuantizeLSTM"): _quantized_lstm,
+    (MICROSOFT, "EmbedLayerNormalization"): _embedded,
+    (MICROSOFT, "QuantizeLinear"): _quantized,
+    (MICROSOFT, "DequantizeLinear"): _dequantized,
 }  # fmt: skip
 
 _WINDOW = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "group", "output_padding", "output_shape")

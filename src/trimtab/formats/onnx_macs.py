@@ -130,13 +130,9 @@ def _output(visit: Visit) -> tuple[int, ...]:
     return _known(visit.outputs[0].shape, "output")
 
 
-def _conv(weight: int, zero: int | None = None) -> Callable[[Visit], list[Part]]:
+def _conv(visit: Visit, weight: int, zero: int | None = None) -> list[Part]:
     """Output elements × channels of a group × kernel elements; the weight is [out, channels of a group, *kernel]."""
-
-    def rule(visit: Visit) -> list[Part]:
-        return [Part(math.prod(_output(visit)) * math.prod(_input(visit, weight)[1:]), (weight,), zero)]
-
-    return rule
+    return [Part(math.prod(_output(visit)) * math.prod(_input(visit, weight)[1:]), (weight,), zero)]
 
 
 def _conv_transpose(visit: Visit) -> list[Part]:
@@ -144,19 +140,15 @@ def _conv_transpose(visit: Visit) -> list[Part]:
     return [Part(math.prod(_input(visit, 0)) * math.prod(_input(visit, 1)[1:]), (1,))]
 
 
-def _matmul(weight: int, zero: int | None = None) -> Callable[[Visit], list[Part]]:
+def _matmul(visit: Visit, weight: int, zero: int | None = None) -> list[Part]:
     """Output elements × length of the axis that is summed over."""
-
-    def rule(visit: Visit) -> list[Part]:
-        transposed = graphs.attribute(visit.node, "transA", 0)
-        a = _input(visit, 0)
-        if not a:
-            raise UnknownError("its first input is a scalar")
-        inner = a[-2] if transposed else a[-1]
-        weights = (0, weight) if zero is None and weight == 1 else (weight,)
-        return [Part(math.prod(_output(visit)) * inner, weights, zero)]
-
-    return rule
+    transposed = graphs.attribute(visit.node, "transA", 0)
+    a = _input(visit, 0)
+    if not a:
+        raise UnknownError("its first input is a scalar")
+    inner = a[-2] if transposed else a[-1]
+    weights = (0, weight) if zero is None and weight == 1 else (weight,)
+    return [Part(math.prod(_output(visit)) * inner, weights, zero)]
 
 
 def _packed_matmul(visit: Visit) -> list[Part]:
@@ -189,25 +181,19 @@ def _standard_attention(visit: Visit) -> list[Part]:
     q, k, v = (_input(visit, index) for index in range(3))
     if len(q) == 3:
         heads, shared = (graphs.attribute(visit.node, name) for name in ("q_num_heads", "kv_num_heads"))
-        q, k, v = (
-            (x[0], count, x[1], x[2] // count) for x, count in ((q, heads), (k, shared), (v, shared))
-        )  # fmt: skip
+        q, k, v = ((x[0], count, x[1], x[2] // count) for x, count in ((q, heads), (k, shared), (v, shared)))
     keys = k[2] + (_input(visit, 4)[2] if visit.has(4) else 0)
     return [_scores(q[0], q[1], q[2], keys, (q[3], v[3]))]
 
 
-def _fused_attention(past: int, zero: int | None = None) -> Callable[[Visit], list[Part]]:
+def _fused_attention(visit: Visit, past: int, zero: int | None = None) -> list[Part]:
     """com.microsoft Attention: one projection of the input to q, k and v, then attention."""
-
-    def rule(visit: Visit) -> list[Part]:
-        (batch, tokens, width), weight = _input(visit, 0), _input(visit, 1)
-        sizes = graphs.attribute(visit.node, "qkv_hidden_sizes") or [weight[1] // 3] * 3
-        keys = tokens + (_input(visit, past)[3] if visit.has(past) else 0)
-        heads = graphs.attribute(visit.node, "num_heads")
-        scores = _scores(batch, heads, tokens, keys, (sizes[1] // heads, sizes[2] // heads))
-        return [Part(batch * tokens * width * weight[1], (1,), zero), scores]
-
-    return rule
+    (batch, tokens, width), weight = _input(visit, 0), _input(visit, 1)
+    sizes = graphs.attribute(visit.node, "qkv_hidden_sizes") or [weight[1] // 3] * 3
+    keys = tokens + (_input(visit, past)[3] if visit.has(past) else 0)
+    heads = graphs.attribute(visit.node, "num_heads")
+    scores = _scores(batch, heads, tokens, keys, (sizes[1] // heads, sizes[2] // heads))
+    return [Part(batch * tokens * width * weight[1], (1,), zero), scores]
 
 
 def _multi_head(visit: Visit) -> list[Part]:
@@ -241,27 +227,27 @@ def _linear_model(visit: Visit) -> list[Part]:
 
 
 _RULES: dict[tuple[str, str], Rule] = {
-    **{("", name): _conv(1) for name in ("Conv", "CausalConvWithState", "DeformConv")},
-    (MICROSOFT, "FusedConv"): _conv(1),
-    ("", "ConvInteger"): _conv(1, zero=3),
-    **dict.fromkeys((("", "QLinearConv"), (MICROSOFT, "QLinearConv")), _conv(3, zero=5)),
+    **{("", name): partial(_conv, weight=1) for name in ("Conv", "CausalConvWithState", "DeformConv")},
+    (MICROSOFT, "FusedConv"): partial(_conv, weight=1),
+    ("", "ConvInteger"): partial(_conv, weight=1, zero=3),
+    **dict.fromkeys((("", "QLinearConv"), (MICROSOFT, "QLinearConv")), partial(_conv, weight=3, zero=5)),
     ("", "ConvTranspose"): _conv_transpose,
-    **dict.fromkeys((("", "MatMul"), ("", "Gemm")), _matmul(1)),
+    **dict.fromkeys((("", "MatMul"), ("", "Gemm")), partial(_matmul, weight=1)),
     **{
-        (MICROSOFT, name): _matmul(1)
+        (MICROSOFT, name): partial(_matmul, weight=1)
         for name in (
             "FusedGemm", "FusedMatMul", "FusedMatMulActivation", "GemmFastGelu", "MatMulInteger16", "TransposeMatMul"
         )
     },
-    **dict.fromkeys((("", "MatMulInteger"), (MICROSOFT, "DynamicQuantizeMatMul")), _matmul(1, zero=3)),
-    **dict.fromkeys((("", "QLinearMatMul"), (MICROSOFT, "QGemm")), _matmul(3, zero=5)),
-    (MICROSOFT, "MatMulIntegerToFloat"): _matmul(1, zero=5),
+    **dict.fromkeys((("", "MatMulInteger"), (MICROSOFT, "DynamicQuantizeMatMul")), partial(_matmul, weight=1, zero=3)),
+    **dict.fromkeys((("", "QLinearMatMul"), (MICROSOFT, "QGemm")), partial(_matmul, weight=3, zero=5)),
+    (MICROSOFT, "MatMulIntegerToFloat"): partial(_matmul, weight=1, zero=5),
     **dict.fromkeys(((MICROSOFT, "MatMulNBits"), (MICROSOFT, "MatMulBnb4")), _packed_matmul),
     ("", "Einsum"): _einsum,
     **dict.fromkeys((("", "LSTM"), ("", "GRU"), ("", "RNN"), (MICROSOFT, "DynamicQuantizeLSTM")), _recurrent),
     ("", "Attention"): _standard_attention,
-    (MICROSOFT, "Attention"): _fused_attention(past=4),
-    (MICROSOFT, "QAttention"): _fused_attention(past=8, zero=7),
+    (MICROSOFT, "Attention"): partial(_fused_attention, past=4),
+    (MICROSOFT, "QAttention"): partial(_fused_attention, past=8, zero=7),
     (MICROSOFT, "MultiHeadAttention"): _multi_head,
     (MICROSOFT, "GroupQueryAttention"): _grouped,
     **dict.fromkeys((("ai.onnx.ml", "LinearClassifier"), ("ai.onnx.ml", "LinearRegressor")), _linear_model),

@@ -54,9 +54,7 @@ class OpenVinoFormat:
         """
         path = Path(source).absolute()
         if opening.states:
-            raise BadInput(
-                "the states of an OpenVINO model can't be named; give the ONNX or PyTorch model it was made of"
-            )
+            raise BadInput("an OpenVINO model has no states; give the ONNX or PyTorch model it was made of")
         with _whole(path):
             root = _parsed(path)
             _check_weights(root, path)
@@ -132,7 +130,7 @@ def save(graph: Any, folder: Path, signature: Signature | None = None, compress_
     """Write an `openvino.Model` to the folder under the name of its content and return it as a model.
 
     Args:
-        graph: The live model.
+        graph: The live model; names that OpenVINO counts up are numbered anew, so that equal models are equal files.
         folder: Where the two files go.
         signature: What it takes and gives, when known: the files don't keep names of dimensions or states.
         compress_to_fp16: Store the weights in half precision.
@@ -141,6 +139,7 @@ def save(graph: Any, folder: Path, signature: Signature | None = None, compress_
     make_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder) as scratch, disk_errors(folder):
         written = Path(scratch) / "model.xml"
+        number_names(graph)
         openvino.save_model(graph, written, compress_to_fp16=compress_to_fp16)
         digest = digest_files(_files(written))
         final = folder.absolute() / f"{digest[:12]}.xml"
@@ -249,16 +248,14 @@ def converted(source: Any, signature: Signature) -> Any:
     try:
         with quiet():
             graph = openvino.convert_model(source)
-    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
+    except Exception as error:  # its front ends raise types of their own, which can't be imported here
         raise Refused(f"openvino can't convert this model: {_last_line(error)}") from error
     for kind, ports, specs in (
         ("inputs", graph.inputs, signature.inputs),
         ("outputs", graph.outputs, signature.outputs),
     ):
         if len(ports) != len(specs):
-            raise Refused(
-                f"openvino made {len(ports)} {kind} of {len(specs)}; it may have removed one that nothing uses"
-            )
+            raise Refused(f"openvino made {len(ports)} {kind} of {len(specs)}; one may be there that nothing uses")
         for port, spec in zip(ports, specs, strict=True):
             port.get_tensor().set_names({spec.name})
     shapes = {spec.name: [size if isinstance(size, int) else -1 for size in spec.shape] for spec in signature.inputs}

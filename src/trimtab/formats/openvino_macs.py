@@ -233,14 +233,14 @@ def _attribute(layer: Element, name: str, default: str = "") -> str:
     return data.get(name, default) if data is not None else default
 
 
-def _conv(weight: int, skipped: int) -> Rule:
+def _conv(_: Element, shapes: list[Shape], output: Shape, weight: int, skipped: int) -> list[Part]:
     """Output elements × elements of one filter; `skipped` axes of the weight number the filters."""
-    return lambda _, shapes, output: [Part(math.prod(output) * math.prod(shapes[weight][skipped:]), (weight,))]
+    return [Part(math.prod(output) * math.prod(shapes[weight][skipped:]), (weight,))]
 
 
-def _backprop(skipped: int) -> Rule:
+def _backprop(_: Element, shapes: list[Shape], output: Shape, skipped: int) -> list[Part]:
     """Input elements × elements that each of them is spread to."""
-    return lambda _, shapes, output: [Part(math.prod(shapes[0]) * math.prod(shapes[1][skipped:]), (1,))]
+    return [Part(math.prod(shapes[0]) * math.prod(shapes[1][skipped:]), (1,))]
 
 
 def _matmul(layer: Element, shapes: list[Shape], output: Shape) -> list[Part]:
@@ -253,14 +253,10 @@ def _einsum(layer: Element, shapes: list[Shape], output: Shape) -> list[Part]:
     return [Part(einsum_macs(_attribute(layer, "equation"), shapes), (0, 1))]
 
 
-def _recurrent(weight: int, axes: int) -> Rule:
+def _recurrent(_: Element, shapes: list[Shape], output: Shape, weight: int, axes: int) -> list[Part]:
     """Batch × steps × elements of both weights; the first `axes` axes of the input are the calls."""
-
-    def rule(_: Element, shapes: list[Shape], output: Shape) -> list[Part]:
-        calls = math.prod(shapes[0][:axes])
-        return [Part(calls * math.prod(shapes[index]), (index,)) for index in (weight, weight + 1)]
-
-    return rule
+    calls = math.prod(shapes[0][:axes])
+    return [Part(calls * math.prod(shapes[index]), (index,)) for index in (weight, weight + 1)]
 
 
 def _attention(_: Element, shapes: list[Shape], output: Shape) -> list[Part]:
@@ -269,19 +265,19 @@ def _attention(_: Element, shapes: list[Shape], output: Shape) -> list[Part]:
 
 
 _RULES: dict[str, Rule] = {
-    "Convolution": _conv(1, 1),
-    "BinaryConvolution": _conv(1, 1),
-    "GroupConvolution": _conv(1, 2),
-    "DeformableConvolution": _conv(2, 1),
-    "ConvolutionBackpropData": _backprop(1),
-    "GroupConvolutionBackpropData": _backprop(2),
+    "Convolution": partial(_conv, weight=1, skipped=1),
+    "BinaryConvolution": partial(_conv, weight=1, skipped=1),
+    "GroupConvolution": partial(_conv, weight=1, skipped=2),
+    "DeformableConvolution": partial(_conv, weight=2, skipped=1),
+    "ConvolutionBackpropData": partial(_backprop, skipped=1),
+    "GroupConvolutionBackpropData": partial(_backprop, skipped=2),
     "MatMul": _matmul,
     "Einsum": _einsum,
-    "LSTMSequence": _recurrent(4, 2),
-    "GRUSequence": _recurrent(3, 2),
-    "RNNSequence": _recurrent(3, 2),
-    "LSTMCell": _recurrent(3, 1),
-    "GRUCell": _recurrent(2, 1),
-    "RNNCell": _recurrent(2, 1),
+    "LSTMSequence": partial(_recurrent, weight=4, axes=2),
+    "GRUSequence": partial(_recurrent, weight=3, axes=2),
+    "RNNSequence": partial(_recurrent, weight=3, axes=2),
+    "LSTMCell": partial(_recurrent, weight=3, axes=1),
+    "GRUCell": partial(_recurrent, weight=2, axes=1),
+    "RNNCell": partial(_recurrent, weight=2, axes=1),
     "ScaledDotProductAttention": _attention,
 }

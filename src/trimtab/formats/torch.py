@@ -178,9 +178,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = load_file(path)
     except SafetensorError as error:
-        raise BadInput(
-            f"{path} is not a safetensors file, or it is damaged ({error}); save or fetch it again"
-        ) from error
+        raise BadInput(f"{path} is not a safetensors file, or it is damaged ({error}); fetch it again") from error
     return loaded
 
 
@@ -242,9 +240,7 @@ def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
     except TrimtabError:
         raise
     except (Exception, SystemExit) as error:  # whatever their code raises is told in one line
-        raise BadInput(
-            f"{factory} failed ({first_line(error)}); it must build the module when called without arguments"
-        ) from error
+        raise BadInput(f"{factory} failed ({first_line(error)}); it must build the module without arguments") from error
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"{factory} gave a {type(module).__name__}, not a torch.nn.Module")
     return code, module.eval()
@@ -264,7 +260,7 @@ def _import(factory: str, search_path: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:  # whatever their code raises is told in one line
         raise BadInput(
-            f"can't import {where} ({first_line(error)}); run from the folder it is in, or give file.py:function"
+            f"can't import {where} ({first_line(error)}); run from its folder, or give file.py:function"
         ) from error
 
 

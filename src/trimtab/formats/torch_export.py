@@ -19,6 +19,7 @@ import math
 import re
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -146,9 +147,7 @@ def save_program(program: Any, folder: Path, signature: Signature) -> Model:
             with quiet():
                 torch.export.save(program, str(raw), extra_files={"trimtab.json": dumps(signature)})
         except FOREIGN_ERRORS as error:
-            raise BadInput(
-                f"PyTorch can't save this program ({first_line(error)}); give its factory instead"
-            ) from error
+            raise BadInput(f"PyTorch can't save this program ({first_line(error)}); give its factory") from error
         check(raw, copy)
         return _placed(copy, folder, signature)
 
@@ -184,12 +183,12 @@ def check(path: Path, copy: Path | None = None) -> None:
                 _write_copy(archive, members, graph, copy)
             elif archive.read(members["models/model.json"]) != graph or archive.read(members[_SAMPLES]):
                 raise Unsafe(_refusal(path, "it is not the copy that was made when the model was opened"))
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
+    except FileNotFoundError as error:
+        raise BadInput(f"there is no file {path}; check the path") from error
+    except (*FOREIGN_ERRORS, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(
             f"{path} is not a program saved by torch.export.save, or it is damaged ({first_line(error)})"
         ) from error
-    except FileNotFoundError as error:
-        raise BadInput(f"there is no file {path}; check the path") from error
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:

@@ -74,10 +74,14 @@ def count(program: Any, inputs: Sequence[TensorSpec]) -> Work:
     base: Any = torch.fx.Interpreter
 
     class Recorder(base):  # type: ignore[misc] # torch is imported here, not at the top
+        """Propagates sizes through the graph and remembers every operator with what it makes."""
+
         def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-            return None  # the guards on input sizes: they say what was traced, not what is computed
+            """Pass over the guards on input sizes: they say what was traced, not what is computed."""
+            return None
 
         def run_node(self, node: Any) -> Any:
+            """Run a node and remember its result."""
             result = super().run_node(node)
             node.meta["now"] = result
             if node.op == "call_function":
@@ -141,14 +145,10 @@ def _convolution(node: Any, result: Any) -> list[Part]:
     return [Part(swept * math.prod(shape) // shape[0], (weight,))]
 
 
-def _product(left: int, right: int) -> Callable[[Any, Any], list[Part]]:
-    """Return the rule for a matrix product whose factors are the arguments at these positions."""
-
-    def rule(node: Any, result: Any) -> list[Part]:
-        one, other = node.args[left], node.args[right]
-        return [Part(_size(result) * _shape(one)[-1], (one, other))]
-
-    return rule
+def _product(node: Any, result: Any, left: int = 0, right: int = 1) -> list[Part]:
+    """A matrix product whose factors are the arguments at these positions."""
+    one, other = node.args[left], node.args[right]
+    return [Part(_size(result) * _shape(one)[-1], (one, other))]
 
 
 def _summed_product(node: Any, result: Any) -> list[Part]:
@@ -192,8 +192,8 @@ def _encoder_layer(node: Any, result: Any) -> list[Part]:
 _RULES: dict[str, Callable[[Any, Any], list[Part]]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "_convolution"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _convolution),
-    **dict.fromkeys(("linear", "matmul", "mm", "bmm", "mv", "dot", "inner"), _product(0, 1)),
-    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product(1, 2)),
+    **dict.fromkeys(("linear", "matmul", "mm", "bmm", "mv", "dot", "inner"), _product),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), partial(_product, left=1, right=2)),
     "addbmm": _summed_product,
     **dict.fromkeys(("gru", "lstm", "rnn_tanh", "rnn_relu"), _recurrent),
     **dict.fromkeys(("gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"), _cell),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,9 +44,9 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep PyTorch's advice about optional packages and deprecations off the user's terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "torch._export")]
+def quiet(*names: str) -> Iterator[None]:
+    """Keep PyTorch's advice and warnings, and what other loggers say, off the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "torch._export", *names)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -146,13 +147,9 @@ def describe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[s
 
 def _probe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str]) -> Signature:
     torch = import_torch("opening a PyTorch model")
-    free = sorted(
-        {size for spec in inputs for size in spec.shape if isinstance(size, str)}, key=lambda n: (n != BATCH, n)
-    )
+    free = _free(inputs)
     if len(free) > len(_PROBES):
-        raise BadInput(
-            f"more than {len(_PROBES)} free dimensions ({', '.join(free)}) can't be told apart; fix some of them"
-        )
+        raise BadInput(f"more than {len(_PROBES)} free dimensions ({', '.join(free)}) can't be told apart; fix some")
     probes = dict(zip(free, _PROBES, strict=False))
     runs = []
     with torch.inference_mode():
@@ -160,19 +157,33 @@ def _probe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str
             given = examples(inputs, {name: pair[number] for name, pair in probes.items()})
             runs.append(named_outputs(module(**given), output_names))
     names = {pair: name for name, pair in probes.items()}
-    outputs = [
-        TensorSpec(
-            name=name,
-            dtype=str(first.dtype).removeprefix("torch.").replace("bfloat16", "float32"),
-            shape=tuple(
-                a if a == b else names.get((a, b), "?") for a, b in zip(first.shape, second.shape, strict=True)
-            ),
-        )
-        for (name, first), second in zip(runs[0].items(), runs[1].values(), strict=True)
-    ]
+    outputs = []
+    for (name, first), second in zip(runs[0].items(), runs[1].values(), strict=True):
+        sizes = zip(first.shape, second.shape, strict=True)
+        shape = tuple(size if size == other else names.get((size, other), "?") for size, other in sizes)
+        outputs.append(replace(_answer(name, first), shape=shape))
     if not outputs:
         raise BadInput("the module returns no tensor; return a tensor, a tuple of tensors or a dictionary of them")
     return Signature(inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _free(inputs: Sequence[TensorSpec]) -> list[str]:
+    """Return the names of the free dimensions, the batch first."""
+    names = {size for spec in inputs for size in spec.shape if isinstance(size, str)}
+    return sorted(names, key=lambda name: (name != BATCH, name))
+
+
+def _spec(name: str, value: Any) -> TensorSpec:
+    """Return the specification of a tensor; a symbol that the tracer has fixed is the size it was fixed at."""
+    sizes = (str(size) for size in value.shape)
+    shape = tuple(int(size) if size.isdigit() else size for size in sizes)
+    return TensorSpec(name=name, dtype=str(value.dtype).removeprefix("torch."), shape=shape)
+
+
+def _answer(name: str, value: Any) -> TensorSpec:
+    """Return the specification of an output as it leaves the runtime: numpy has no bfloat16."""
+    spec = _spec(name, value)
+    return replace(spec, dtype=spec.dtype.replace("bfloat16", "float32"))
 
 
 def load_live(model: Model) -> Any:
@@ -194,7 +205,8 @@ def export(live: Any, signature: Signature, batch: int | None = None) -> Any:
         BadInput: It can't be traced; the message holds PyTorch's reason.
     """
     torch = import_torch("exporting a PyTorch model")
-    given = examples(signature.inputs, {BATCH: batch or 2, **_sizes_beside_batch(signature)})
+    others = zip(_free(signature.inputs), itertools.cycle(_PROBES[1:]), strict=False)
+    given = examples(signature.inputs, {name: pair[0] for name, pair in others} | {BATCH: batch or 2})
     free = {
         spec.name: {
             axis: torch.export.Dim.AUTO
@@ -215,43 +227,28 @@ def export(live: Any, signature: Signature, batch: int | None = None) -> Any:
             f"torch.export can't trace this module ({first_line(error)}); "
             "avoid control flow that depends on values, or fix the sizes"
         ) from error
-    fixed = _specialized(program, free)
+    fixed = [
+        f"{spec.name} axis {axis}"
+        for spec in _program_inputs(program)
+        for axis in free.get(spec.name, {})
+        if isinstance(spec.shape[axis], int)
+    ]
     if fixed:
         raise BadInput(f"torch.export fixed the size of {', '.join(fixed)}: the module's code depends on it")
     return program
 
 
-def _sizes_beside_batch(signature: Signature) -> dict[str, int]:
-    names = sorted({size for spec in signature.inputs for size in spec.shape if isinstance(size, str)} - {BATCH})
-    return {name: pair[0] for name, pair in zip(names, _PROBES[1:] * len(names), strict=False)}
-
-
-def _specialized(program: Any, free: Mapping[str, Mapping[int, Any]]) -> list[str]:
-    """Return the axes that were to be free but were fixed by the tracer."""
+def _program_inputs(program: Any) -> list[TensorSpec]:
+    """Return the user inputs of an exported program; free dimensions are symbols."""
+    wanted = set(program.graph_signature.user_inputs)
     return [
-        f"{name} axis {axis}"
-        for name, shape in _program_inputs(program).items()
-        for axis in free.get(name, {})
-        if isinstance(shape[1][axis], int)
+        _spec(node.name, node.meta["val"])
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in wanted and hasattr(node.meta.get("val"), "dtype")
     ]
 
 
-def _program_inputs(program: Any) -> dict[str, tuple[str, tuple[int | str, ...]]]:
-    """Return the user inputs of an exported program: name to dtype and shape; free dimensions are symbols."""
-    wanted = set(program.graph_signature.user_inputs)
-    return {
-        node.name: _dtype_and_shape(node.meta["val"])
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in wanted and hasattr(node.meta.get("val"), "dtype")
-    }
-
-
-def _dtype_and_shape(value: Any) -> tuple[str, tuple[int | str, ...]]:
-    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-    return str(value.dtype).removeprefix("torch."), shape
-
-
-def program_signature(program: Any, inputs: Sequence[TensorSpec] | None = None, names: Sequence[str] = ()) -> Signature:
+def program_signature(program: Any, inputs: Sequence[TensorSpec] = (), names: Sequence[str] = ()) -> Signature:
     """Return the signature of an exported program.
 
     Args:
@@ -259,29 +256,28 @@ def program_signature(program: Any, inputs: Sequence[TensorSpec] | None = None, 
         inputs: The inputs it was exported with, when known: their names for free dimensions are kept. Without them a
             free first axis is called "batch" and other free ones by their symbols.
         names: Names for the outputs.
+
+    Raises:
+        BadInput: The program takes no tensors.
     """
     found = _program_inputs(program)
     if not found:
         raise BadInput("this program takes no tensors as inputs, so there is nothing to feed")
-    called: dict[str, str] = {}
-    for position, (_, shape) in enumerate(found.values()):
-        for axis, size in enumerate(shape):
+    called: dict[int | str, int | str] = {}
+    for spec, given in zip(found, inputs or found, strict=True):
+        for axis, size in enumerate(spec.shape):
             if isinstance(size, str):
-                given = inputs[position].shape[axis] if inputs else (BATCH if axis == 0 else size)
-                called.setdefault(size, str(given))
+                called.setdefault(size, BATCH if axis == 0 and not inputs else given.shape[axis])
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    given_names = [spec.name for spec in inputs] if inputs else list(found)
     leaves = [values[name] for name in program.graph_signature.user_outputs if name in values]
     result = import_torch("opening a PyTorch program").utils._pytree.tree_unflatten(leaves, program.call_spec.out_spec)
-    outputs = {name: _dtype_and_shape(value) for name, value in named_outputs(result, names).items()}
+    outputs = [_answer(name, value) for name, value in named_outputs(result, names).items()]
+
+    def named(spec: TensorSpec, name: str) -> TensorSpec:
+        sizes = (size if isinstance(size, int) else called.get(size, "?") for size in spec.shape)
+        return replace(spec, name=name, shape=tuple(sizes))
+
     return Signature(
-        inputs=tuple(_spec(name, *found[key], called) for name, key in zip(given_names, found, strict=True)),
-        outputs=tuple(
-            _spec(name, dtype.replace("bfloat16", "float32"), shape, called) for name, (dtype, shape) in outputs.items()
-        ),
+        inputs=tuple(named(spec, given.name) for spec, given in zip(found, inputs or found, strict=True)),
+        outputs=tuple(named(spec, spec.name) for spec in outputs),
     )
-
-
-def _spec(name: str, dtype: str, shape: tuple[int | str, ...], called: Mapping[str, str]) -> TensorSpec:
-    named = tuple(called.get(size, "?") if isinstance(size, str) else size for size in shape)
-    return TensorSpec(name=name, dtype=dtype, shape=named)

@@ -99,12 +99,20 @@ def program_at(variant: Variant, batch: int | None) -> tuple[Any, Signature]:
 
 
 def fixed(signature: Signature, batch: int | None) -> Signature:
-    """Return a signature with the batch at this size; None leaves it as it is."""
+    """Return a signature with the batch at this size; None leaves it as it is.
+
+    Raises:
+        Refused: The batch is fixed already.
+    """
     if batch is None:
         return signature
+    firsts = {spec.shape[0] for spec in signature.data_inputs if spec.shape and isinstance(spec.shape[0], str)}
+    if not firsts:
+        raise Refused("the batch of this model is fixed already: leave the option batch out")
 
     def at(spec: TensorSpec) -> TensorSpec:
-        return replace(spec, shape=tuple(batch if size == BATCH else size for size in spec.shape))
+        sizes = enumerate(spec.shape)
+        return replace(spec, shape=tuple(batch if s in firsts and (s != "?" or axis == 0) else s for axis, s in sizes))
 
     return Signature(inputs=tuple(map(at, signature.inputs)), outputs=tuple(map(at, signature.outputs)))
 

@@ -92,9 +92,7 @@ def feeds(variant: Variant, task: Task, items: int) -> Iterator[Arrays]:
         if taken >= items or (fixed and count < fixed and taken):
             return
         if fixed and count < fixed:
-            raise Refused(
-                f"the model takes {fixed} items at a time, the calibration data holds {count}: give more data"
-            )
+            raise Refused(f"the model takes {fixed} items at a time, there are {count} to calibrate on: give more data")
         taken += count
         yield feed
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -15,7 +14,8 @@ from trimtab.core.hints import openvino_hints
 from trimtab.core.process import silence_telemetry
 from trimtab.core.protocols import Array, Arrays, Choices, Context
 from trimtab.core.values import Model, Settings, Task, Variant
-from trimtab.formats.openvino import OpenVinoFormat, converted, number_names, save
+from trimtab.formats.openvino import OpenVinoFormat, converted, save
+from trimtab.formats.torch_tracing import quiet
 from trimtab.techniques.int8 import Calibrated, applied, feeds, followers, refusal
 
 _LAYERS = {
@@ -72,7 +72,7 @@ class NncfInt8:
     def _quantize(self, model: Any, given: Sequence[Arrays]) -> Any:
         nncf = _import_nncf()
         presets = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}
-        with _quiet():
+        with quiet("nncf"), contextlib.redirect_stdout(io.StringIO()):
             return nncf.quantize(
                 model,
                 nncf.Dataset(given, dict),
@@ -90,19 +90,6 @@ def _import_nncf() -> Any:
     except ImportError as error:
         raise MissingExtra("nncf", "openvino", "int8 quantization with NNCF") from error
     return nncf
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's log and progress bars off the terminal."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _load(model: Model) -> Any:
@@ -185,7 +172,6 @@ def _restored(model: Any, whole: Any, keep: Collection[str]) -> Any:
         for node in {name, *followers(name, consumers, layers, merges)}:
             _rewire(node, before, after)
     copy.validate_nodes_and_infer_types()
-    number_names(copy)
     return copy
 
 
