@@ -27,7 +27,7 @@ from trimtab.core import errors
 from trimtab.core.errors import TrimtabError, WorkerCrashed, WorkerError, WorkerOutOfMemory, WorkerTimeout
 from trimtab.core.files import disk_errors, make_folder
 
-_POLL_S = 0.1
+_POLL_S = 0.25  # how often time and memory are looked at: seldom, because the child may be timing
 _GRACE_S = 5.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -208,7 +208,7 @@ def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process and of all that descend from it in bytes; what is gone counts nothing."""
     try:
         total = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 # names are enough, and asked for ten times a second
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 # names are enough, and asked for often
     except (OSError, IndexError):
         return 0
     for thread in threads:
