@@ -172,6 +172,17 @@ class TestSmaller:
         assert "Variant" not in said, "there is no table of models"
         assert [found["proven"] for found in json.loads(trimtab(*words, "--json").out)] == [True, False]
 
+    @pytest.mark.parametrize("option", [("--data", "items.npz"), ("--threshold", "0.3"), ("--kind", "binary")])
+    def test_what_predictions_have_no_use_for_is_not_ignored(self, trimtab, tmp_path, option):
+        np.save(tmp_path / "a.npy", np.arange(300) % 3)
+        words = ["compare", tmp_path / "a.npy", tmp_path / "a.npy", "--truth", tmp_path / "a.npy"]
+        done = trimtab(*words, *option)
+        assert done.code == 2
+        assert done.err == (
+            "trimtab: --truth judges files of predictions, by --metric only: leave out what says how data is read\n"
+        )
+        assert trimtab(*words, "--metric", "f1_macro", "--max-drop", "5pt").code == 0
+
     def test_a_technique_alone(self, trimtab, files, tmp_path):
         done = trimtab("apply", "dynamic-int8", files[0], "--output", tmp_path / "out", "-o", "per_channel=true")
         assert done.code == 0, done.err

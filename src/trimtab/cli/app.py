@@ -165,6 +165,10 @@ def compare(
     requests = Requests(model=opening.request(), data=items.request())
     goal = Goal(max_drop=items.drop(max_drop), workload=calls.workload(), margin=margin)
     if truth is not None:
+        if data is not None or items != o.DataOptions(metric=items.metric, seed=items.seed):
+            raise BadInput(
+                "--truth judges files of predictions, by --metric only: leave out what says how data is read"
+            )
         judged = compare_predictions([Path(name) for name in models], truth, goal, items.metric)
         _show(judged, lambda found: comparison_table(Comparison(measurements=(), quality=found)), as_json)
         return
