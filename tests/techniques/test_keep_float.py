@@ -99,6 +99,23 @@ def test_repairs_a_step_with_the_options_it_had() -> None:
     assert plugins.make("techniques", technique.technique, parse(technique.arguments)).items == 7
 
 
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        ({"arguments": "reduce_range=False", "keep": "a|b|c", "max_drop": 0.005}, "keep-float(keep=3 names)"),
+        ({"arguments": "calibration=entropy, reduce_range=False"}, "keep-float(arguments=calibration=entropy)"),
+        (
+            {"technique": "nncf-int8", "arguments": "preset=performance", "max_drop": 0.01},
+            "keep-float(max_drop=0.01, technique=nncf-int8)",
+        ),
+        ({}, "keep-float"),
+    ],
+    ids=["left off", "chosen", "another technique", "defaults"],
+)
+def test_a_label_tells_only_what_was_chosen_for_the_quantization(given: dict[str, Any], label: str) -> None:
+    assert Step(technique="keep-float", options=options(given)).label() == label
+
+
 def _with_an_outlier(variant: Any, folder: Any) -> Any:
     """Give one channel of the pointwise convolution a weight that no 8-bit scale per tensor survives."""
     proto = onnx.load(variant.model.path)

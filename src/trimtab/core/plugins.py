@@ -89,10 +89,12 @@ def telling(technique: str, given: Options) -> Options:
     """Return the options of a step that a reader must know: those that differ from the technique's defaults.
 
     What a technique decided for itself (its default is None) and left off (False) is no news either, unless a search
-    varies it. Of a technique that isn't installed here every option that was set is told.
+    varies it. A technique may have another way to tell its options (`told`). Of one that isn't installed here every
+    option that was set is told.
     """
     try:
         usual, varied = defaults("techniques", technique), choices("techniques", technique)
+        told = getattr(plugin_class("techniques", technique), "told", tuple)
     except BadInput:
         return tuple((name, value) for name, value in given if value is not None)
 
@@ -100,4 +102,4 @@ def telling(technique: str, given: Options) -> Options:
         default = usual.get(name, ...)
         return value == default or (value is False and default is None and name not in varied)
 
-    return tuple((name, value) for name, value in given if not silent(name, value))
+    return tuple((name, value) for name, value in told(given) if not silent(name, value))

@@ -51,6 +51,13 @@ class KeepFloat:
         given = ", ".join(f"{name}={value}" for name, value in step.options if name != "keep" and value is not None)
         return Step(technique=self.name, options=options(technique=step.technique, arguments=given, max_drop=max_drop))
 
+    @staticmethod
+    def told(given: Options) -> Options:
+        """Return the options as a label tells them: of the quantization's only those that differ from its defaults."""
+        chosen: dict[str, Scalar] = {"technique": KeepFloat().technique, "arguments": "", **dict(given)}
+        inner = plugins.telling(str(chosen["technique"]), parse(str(chosen["arguments"])))
+        return options(chosen, arguments=", ".join(f"{name}={value}" for name, value in inner))
+
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what the technique itself refuses, and missing data to choose the layers with."""
         technique = self._technique()
