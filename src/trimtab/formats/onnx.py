@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.files import disk_errors, make_folder, write_bytes
@@ -61,7 +61,12 @@ class OnnxFormat:
         proto = _checked(model.path)
         for tensor in graphs.tensors(proto):
             if graphs.is_external(tensor):
-                _inline(tensor, model.path.parent)
+                path, offset, length = graphs.external_range(tensor, model.path.parent)
+                with path.open("rb") as file:
+                    file.seek(offset)
+                    tensor.raw_data = file.read(length)
+                del tensor.external_data[:]
+                tensor.data_location = tensor.DEFAULT
         return proto
 
     def contents(self, model: Model) -> Contents:
@@ -191,15 +196,6 @@ def _digest(path: Path, proto: onnx.ModelProto) -> str:
                 total.update(chunk)
                 length -= len(chunk)
     return total.hexdigest()[:32]
-
-
-def _inline(tensor: Any, folder: Path) -> None:
-    path, offset, length = graphs.external_range(tensor, folder)
-    with path.open("rb") as file:
-        file.seek(offset)
-        tensor.raw_data = file.read(length)
-    del tensor.external_data[:]
-    tensor.data_location = tensor.DEFAULT
 
 
 def _externalized(proto: onnx.ModelProto, data: Path) -> onnx.ModelProto:

@@ -108,13 +108,16 @@ def infer(visit: Visit, opset: int) -> tuple[Value, ...]:
 
 def _inferred(node: onnx.NodeProto, inputs: Sequence[Value], opset: int) -> tuple[Value, ...]:
     """Return what ONNX itself infers of the outputs of a node."""
-    from onnx import checker, defs, numpy_helper, shape_inference
+    from onnx import checker, defs, helper, numpy_helper, shape_inference
 
     named = {name: value for name, value in zip(node.input, inputs, strict=True) if name}
     unknown = (Value(),) * len(node.output)
     if not all(value.elements or value.other is not None for value in named.values()):
         return unknown
-    types = {name: _type(value) for name, value in named.items()}
+    types = {
+        name: helper.make_tensor_type_proto(value.elements, value.shape) if value.other is None else value.other
+        for name, value in named.items()
+    }
     data = {
         name: numpy_helper.from_array(np.ascontiguousarray(value.content), name)
         for name, value in named.items()
@@ -142,12 +145,6 @@ def _stand_in(visit: Visit) -> tuple[Value, ...]:
     node.attribute.extend(found for found in visit.node.attribute if found.name in attributes)
     (first,) = _inferred(node, floats, _STAND_IN_OPSET)
     return (replace(first, elements=visit.inputs[chosen[0]].elements),)
-
-
-def _type(value: Value) -> Any:
-    import onnx
-
-    return onnx.helper.make_tensor_type_proto(value.elements, value.shape) if value.other is None else value.other
 
 
 def _same(visit: Visit) -> tuple[Value, ...]:

@@ -59,7 +59,7 @@ class OpenVinoFormat:
             root = _parsed(path)
             _check_weights(root, path)
             signature = _signature(root, path)
-        return Model(format=self.name, path=path, digest=digest_files(_files(path)), signature=signature)
+        return Model(format=self.name, path=path, digest=digest_files([path, _bin(path)]), signature=signature)
 
     def load(self, model: Model) -> Any:
         """Return the `openvino.Model`."""
@@ -141,7 +141,7 @@ def save(graph: Any, folder: Path, signature: Signature | None = None, compress_
         written = Path(scratch) / "model.xml"
         number_names(graph)
         openvino.save_model(graph, written, compress_to_fp16=compress_to_fp16)
-        digest = digest_files(_files(written))
+        digest = digest_files([written, _bin(written)])
         final = folder.absolute() / f"{digest[:12]}.xml"
         _bin(written).replace(_bin(final))
         written.replace(final)
@@ -151,10 +151,6 @@ def save(graph: Any, folder: Path, signature: Signature | None = None, compress_
 
 def _bin(path: Path) -> Path:
     return path.with_suffix(".bin")
-
-
-def _files(path: Path) -> list[Path]:
-    return [path, _bin(path)]
 
 
 def _parsed(path: Path) -> ElementTree.Element:
@@ -208,7 +204,8 @@ def _signature(root: ElementTree.Element, path: Path) -> Signature:
             data, port = layer.find("data"), layer.find("./output/port")
             if data is None or port is None:
                 raise BadInput(f"{path} has an input without a type; convert it again")
-            shape = [size if size.isdigit() else "-1" for size in _numbers(data.get("shape", ""))]
+            sizes = data.get("shape", "").replace(" ", "").split(",")
+            shape = [size if size.isdigit() else "-1" for size in sizes if size]
             inputs.append(_spec(_name(port, layer), data.get("element_type", ""), shape))
         elif layer.get("type") == "Result":
             port = layer.find("./input/port")
@@ -227,10 +224,6 @@ def _signature(root: ElementTree.Element, path: Path) -> Signature:
 
 def _name(port: ElementTree.Element, layer: ElementTree.Element) -> str:
     return port.get("names", "").split(",")[0] or layer.get("name", "")
-
-
-def _numbers(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _spec(name: str, kind: str, shape: list[str]) -> TensorSpec:

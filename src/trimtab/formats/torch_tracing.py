@@ -14,7 +14,6 @@ from typing import Any
 from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.values import Model, Signature, TensorSpec
 
-Sizes = Mapping[str, int]
 Call = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 FOREIGN_ERRORS = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, NameError,
@@ -59,7 +58,7 @@ def quiet(*names: str) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def examples(inputs: Sequence[TensorSpec], sizes: Sizes) -> dict[str, Any]:
+def examples(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return zeros for every input, free dimensions at the given sizes (2 where none is given)."""
     torch = import_torch("tracing a PyTorch model")
     made = {}
