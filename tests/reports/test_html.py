@@ -141,13 +141,6 @@ def test_speed_only_is_said_loudly_before_everything_else(speed_only):
     assert "There is none: nothing was proven" in page.text
 
 
-def test_failed_self_test_is_a_warning(result):
-    slower = replace(result.comparison.self_test, verdict="slower", value=1.2, low=1.1, high=1.3)
-    page = Page(html.render(replace(result, comparison=replace(result.comparison, self_test=slower))))
-    assert "The self-test failed" in page.text
-    assert "1.20× slower" in page.text
-
-
 def test_unmet_goal_still_shows_the_front(unmet):
     page = Page(html.render(unmet))
     assert "Goal not met" in page.text

@@ -50,6 +50,13 @@ class TestStatus:
         assert page.warnings(stays) == []
         assert page.tiles(stays) == []
 
+    def test_a_variant_that_differs_from_itself_is_warned_of(self, result):
+        for verdict, said in (("slower", "1.20× slower (1.10–1.30) than itself"), ("faster", "0.833× faster")):
+            test = replace(result.comparison.self_test, verdict=verdict, value=1.2, low=1.1, high=1.3)
+            (warning,) = page.warnings(replace(result, comparison=replace(result.comparison, self_test=test)))
+            assert warning.startswith(f"The self-test failed: one variant came out {said}")
+            assert "run again on a quieter machine" in warning
+
     def test_warnings_of_the_run_come_last(self, speed_only):
         assert page.warnings(replace(speed_only, warnings=("a", "b")))[1:] == ["a", "b"]
 

@@ -136,12 +136,9 @@ def measurement_table(measurement: Measurement) -> Table:
 
 def _worst_places(readings: Sequence[Reading]) -> list[Reading]:
     """Return the readings without those of all but the worst few, where there are very many classes."""
-    by_name: dict[str, list[Reading]] = {}
-    for reading in readings:
-        if reading.place is not None and reading.name != "throughput":
-            by_name.setdefault(reading.name, []).append(reading)
     hidden: set[int] = set()
-    for same in by_name.values():
+    for name in {reading.name for reading in readings} - {"throughput"}:
+        same = [reading for reading in readings if reading.name == name and reading.place is not None]
         if len(same) > _MOST_PLACES:
             ranked = sorted(same, key=lambda reading: (reading.value is None, reading.value or 0.0))
             hidden |= {id(reading) for reading in ranked[_WORST_PLACES:]}
@@ -150,14 +147,13 @@ def _worst_places(readings: Sequence[Reading]) -> list[Reading]:
 
 def _grouped(readings: Sequence[Reading]) -> Iterable[tuple[str, list[Reading]]]:
     """Yield the groups that have readings, in the order people ask for them."""
-    left = list(readings)
-    for group, prefixes in _GROUPS.items():
-        members = [reading for reading in left if reading.name.startswith(prefixes)]
-        left = [reading for reading in left if not reading.name.startswith(prefixes)]
-        if members:
+    for group in (*_GROUPS, "Other"):
+        if members := [reading for reading in readings if _group(reading) == group]:
             yield group, members
-    if left:
-        yield "Other", left
+
+
+def _group(reading: Reading) -> str:
+    return next((group for group, prefixes in _GROUPS.items() if reading.name.startswith(prefixes)), "Other")
 
 
 def _origin(reading: Reading) -> str:
