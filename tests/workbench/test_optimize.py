@@ -353,7 +353,7 @@ def test_a_model_without_a_classifiers_luck_may_go_on_when_told_to(job: MakeJob,
 
 
 def test_a_budget_too_short_for_all_items_proves_on_a_sample_and_says_so(job: MakeJob, tmp_path: Path) -> None:
-    slow = job(goal=Goal(max_drop=0.1), effort=Effort(seconds=100))
+    slow = job(goal=Goal(max_drop=0.2), effort=Effort(seconds=100))
     race, _ = prepare(slow, Silent())
     race.close()
     task, told = race.shop.task, []
