@@ -555,9 +555,9 @@ TrialState = Literal["kept", "dropped", "failed", "proven", "unproven"]
 class Trial:
     """One variant that a search tried: what became of it, why, and where its log is.
 
-    `screening` is the time ratio to the model as given from one process, `quality` what it lost on the select split;
-    neither is proof until it is proven. `seconds` is what trying it took (and making it, where that failed),
-    `making_s` what its last step took: trials of the same steps share that.
+    `screening` is the time ratio to the model as given, `quality` what it lost on the select split; neither is proof.
+    Of a finalist that was tested `quality` is the proof, or the lack of one. `seconds` is what trying it took (and
+    making it, where that failed), `making_s` what its last step took: trials of the same steps share that.
     """
 
     name: str
