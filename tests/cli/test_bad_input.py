@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
@@ -345,7 +346,8 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_candidate_that_crashes_hangs_or_runs_out_of_memory_costs_that_candidate_only(
     trimtab, files, tmp_path, fakes, monkeypatch
 ):
-    monkeypatch.setattr("trimtab.workbench.optimize._memory_limit", lambda: 900_000_000)
+    share = 900_000_000 / psutil.virtual_memory().available
+    monkeypatch.setattr("trimtab.workbench.optimize._MEMORY_SHARE", share)
     only = [word for name in ("onnxruntime", *NAMES) for word in ("--only", name)]
     words = ["--data", files[1], "--output", tmp_path / "out", "--max-drop", "3pt", "--budget", "20s", *only]
     done = trimtab("optimize", files[0], *words)
