@@ -13,7 +13,7 @@ import pytest
 from trimtab.core.values import Goal, Limit, Measurement, NoWorse, Reading, Split, Task, Trial
 from trimtab.data.arrays import save_array
 from trimtab.search.race import Race
-from trimtab.workbench.final import Ending, Final, _improved, _in_order, _meters, _with_proofs, certify
+from trimtab.workbench.final import Ending, Final, _best_untouched, _improved, _in_order, _meters, _with_proofs, certify
 from trimtab.workbench.timing import Timing
 
 Enter = Callable[..., Trial]
@@ -63,6 +63,26 @@ def ended(over: Race, tmp_path: Path) -> Callable[..., Final]:
 
 def order(final: Final) -> list[str]:
     return [final.field[place].name.split(" on ")[0] for place in _in_order(final)]
+
+
+class TestBestUntouched:
+    """The better of the two baselines that run the weights as they are."""
+
+    def test_one_that_the_final_timing_finds_slower_than_given_is_no_best(self, enter, ended) -> None:
+        field = (enter(value=1.0), enter(value=1.3, threads=1), enter("bf16", value=0.5))
+        final = ended(*field, untouched=1)
+        assert _best_untouched(final.ending, field, final.timing) == field[0]
+
+    def test_one_that_is_faster_stays(self, enter, ended) -> None:
+        field = (enter(value=1.0), enter(value=0.8, threads=1), enter("bf16", value=0.5))
+        final = ended(*field, untouched=1)
+        assert _best_untouched(final.ending, field, final.timing) == field[1]
+
+    def test_for_a_goal_that_is_no_time_times_decide_nothing(self, over, enter, ended) -> None:
+        field = (enter(value=1.0), enter(value=1.3, threads=1))
+        final = ended(*field, untouched=1)
+        over.shop = replace(over.shop, goal=Goal(objective="bytes"))
+        assert _best_untouched(final.ending, field, final.timing) == field[1]
 
 
 class TestOrder:

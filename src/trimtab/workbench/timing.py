@@ -23,6 +23,7 @@ from trimtab.stats.ratios import Estimate, precise, ratio
 _MOST_PROCESSES = 9
 _WARM_S = 3.0
 _LEAST_S = 1.0
+_EACH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -74,15 +75,17 @@ class TimingPlan:
 
 
 def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan) -> Timing:
-    """Time the variants in at least five fresh processes each, more while the intervals are too wide and time is left.
+    """Time the variants in as many fresh processes each as planned, more while the intervals are too wide.
 
-    The seconds are shared among the processes still to come; each gets a second of timing at least, whatever is left.
+    Processes differ more than the blocks of one, so the seconds rather buy another process than more of the same: each
+    gets two seconds a variant, less when they must be shared among those still to come, a second in all at least.
     """
     rounds: list[tuple[Array, Array]] = []
     until = time.monotonic() + plan.seconds
     while True:
         done = len(rounds)
         left = max(0.0, until - time.monotonic()) / max(1, plan.processes - done)
+        left = min(left, _EACH_S * (len(variants) + 1))
         rounds.append(_kept(plan.folder / f"{done}.npz", partial(_fresh, variants, inputs, plan, done, left)))
         timing = Timing(
             variants=tuple(variants),
