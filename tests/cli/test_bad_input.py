@@ -317,7 +317,7 @@ class Hanging(Fake):
 class Hogging(Fake):
     name = "hogging"
     def call(self, inputs):
-        kept = bytearray(2_000_000_000)
+        kept = b"x" * 2_000_000_000  # written to, or the system gives none of it
         time.sleep(600)
 """
 NAMES = ("crashing", "hanging", "hogging")
