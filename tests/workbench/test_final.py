@@ -14,6 +14,7 @@ from trimtab.core.values import Goal, Limit, Measurement, NoWorse, Reading, Spli
 from trimtab.data.arrays import save_array
 from trimtab.search.race import Race
 from trimtab.workbench.final import Ending, Final, _best_untouched, _improved, _in_order, _meters, _with_proofs, certify
+from trimtab.workbench.proof import answers_file
 from trimtab.workbench.timing import Timing
 
 Enter = Callable[..., Trial]
@@ -162,6 +163,19 @@ class TestCertificate:
         other = certify(final, field[1])
         assert other is not None
         assert other.looks == 2
+
+    def test_the_model_as_given_is_certified_by_being_itself(self, over, task, enter, ended) -> None:
+        given, other = enter(value=0.5), enter(value=0.8, threads=1)
+        final = ended(given, other, untouched=1, proofs={other.name: verdict()})
+        (split,) = task.splits
+        kept = answers_file(final.ending.folder, over.shop.original, split)
+        kept.parent.mkdir(parents=True)
+        np.save(kept, np.arange(700))
+        found = certify(final, given)
+        assert found is not None
+        assert (found.no_worse.proven, found.no_worse.method, found.no_worse.items) == (True, "the same variant", 700)
+        over.shop = replace(over.shop, goal=Goal(max_drop=None))
+        assert certify(final, given) is None, "nothing was to be protected"
 
     def test_without_a_proof_there_is_none(self, over, task, enter, ended) -> None:
         given, fast = enter(value=1.0), enter("bf16", value=0.5)
