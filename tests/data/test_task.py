@@ -326,7 +326,7 @@ def test_the_same_items_in_another_order_are_another_task_of_the_same_size(tmp_p
 def test_a_cost_in_money_is_not_planned_like_a_share(tmp_path: Path, make_model) -> None:
     source = (INPUTS[:100], LABELS[:100] % 2)
     share = open_task(source, make_model(width=2), tmp_path, DataRequest(max_drop=0.01))
-    assert any("can't prove a drop below 1 points" in note for note in share.notes)
+    assert any("can't prove that at most 1 pt is lost" in note for note in share.notes)
     for request in (DataRequest(costs=(10.0, 1.0), max_drop=2.5), DataRequest(metric="own:money", max_drop=2.5)):
         assert not any(
             "can't prove" in note for note in open_task(source, make_model(width=2), tmp_path, request).notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from trimtab.core import plugins
 from trimtab.core.errors import Refused
+from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings
-from trimtab.formats.onnx import save
+from trimtab.formats.onnx import OnnxFormat, save
 from trimtab.techniques.simplify import Simplify, fused_groups, optimized, saved, session
 
 node = helper.make_node
@@ -117,3 +120,20 @@ class TestTidying:
         assert running.get_session_options().intra_op_num_threads == 1
         assert running.get_providers() == ["CPUExecutionProvider"]
         assert (tmp_path / "o.onnx").is_file()
+
+
+@pytest.mark.parametrize("name", ["simplify", "bf16", "dynamic-int8", "static-int8"])
+def test_weights_in_a_file_beside_the_model_are_found(
+    name: str, given: Any, context: Any, outputs: Any, tmp_path: Any
+) -> None:
+    """torch.onnx.export keeps weights in such a file by default."""
+    variant, task = given("cnn")
+    proto = onnx.load(variant.model.path)
+    path = tmp_path / "beside.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="beside.onnx.data", size_threshold=0)
+    assert (tmp_path / "beside.onnx.data").stat().st_size > 0
+    beside = replace(variant, model=OnnxFormat().open(str(path), Opening(folder=tmp_path)))
+    technique = plugins.make("techniques", name)
+    made = technique.apply(beside, context(beside, task))
+    whole = technique.apply(variant, context(variant, task, "whole"))
+    np.testing.assert_allclose(outputs(made, task), outputs(whole, task), rtol=1e-5, atol=1e-6)

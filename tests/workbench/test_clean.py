@@ -15,8 +15,9 @@ def run(folder: Path, finished: bool = False) -> Path:
     """Leave what a run leaves: 1,000 bytes in its work folder."""
     work = folder / "work"
     (work / "data").mkdir(parents=True)
-    (work / "run.txt").write_text("0123456789abcdef" * 2 + "\n")
-    (work / "data" / "a.npy").write_bytes(bytes(967))
+    mark = "".join(f"{part} {'0123456789abcdef' * 2}\n" for part in ("model", "data", "goal"))
+    (work / "run.txt").write_text(mark)
+    (work / "data" / "a.npy").write_bytes(bytes(1000 - len(mark)))
     if finished:
         (folder / "manifest.json").write_text("{}")
         (folder / "report.html").write_text("report")

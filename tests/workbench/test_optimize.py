@@ -120,7 +120,7 @@ def test_running_a_finished_job_again_tries_nothing_twice(finished: tuple[Job, R
 
 def test_a_folder_of_another_run_is_refused(finished: tuple[Job, Result]) -> None:
     job, _ = finished
-    with pytest.raises(BadInput, match="holds another run"):
+    with pytest.raises(BadInput, match="holds a run with another goal"):
         optimize_job(replace(job, goal=Goal(max_drop=0.05)))
 
 

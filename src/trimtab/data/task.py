@@ -301,6 +301,6 @@ def _proof_notes(task: Task, request: DataRequest) -> tuple[str, ...]:
     if count >= needed:
         return ()
     return (
-        f"{count} certify {units} can't prove a drop below {100 * request.max_drop:g} points, even when no answer "
-        f"changes: at least {needed} are needed; give more data or a larger --max-drop",
+        f"{count} certify {units} can't prove that at most {100 * request.max_drop:g} pt is lost, even when no "
+        f"answer changes: at least {needed} are needed; give more data or a larger --max-drop",
     )

@@ -79,13 +79,16 @@ def optimized(path: Path, level: str) -> onnx.ModelProto:
     """Return an ONNX model as ONNX Runtime's optimizer ("basic" or "extended") leaves it; every node has a name."""
     import onnx
     import onnxruntime
+    from onnx.external_data_helper import load_external_data_for_model
 
     level_of = onnxruntime.GraphOptimizationLevel
     wanted = level_of.ORT_ENABLE_BASIC if level == "basic" else level_of.ORT_ENABLE_EXTENDED
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "model.onnx"
         session(str(path), graph_optimization_level=wanted, optimized_model_filepath=str(target))
-        proto = onnx.load(target)
+        proto = onnx.load(target, load_external_data=False)
+    # what the optimizer left as it was still refers to the file beside the model that was given
+    load_external_data_for_model(proto, str(path.parent))
     _tidy(proto)
     return proto
 

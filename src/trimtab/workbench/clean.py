@@ -12,9 +12,9 @@ from trimtab.core.errors import BadInput
 from trimtab.core.files import disk_errors, owned
 
 MARK = "run.txt"
-"""The file in which a run keeps the digest of what it was asked; a folder without one is never touched."""
+"""The file in which a run keeps the digests of what it was asked; a folder without one is never touched."""
 
-_DIGEST = re.compile(r"[0-9a-f]{32}\n")
+_DIGESTS = re.compile(r"([a-z]+ [0-9a-f]{32}\n)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ def leftovers(roots: Sequence[Path]) -> tuple[Leftover, ...]:
         if not root.is_dir():
             raise BadInput(f"there is no folder {root}")
         for mark in sorted(root.glob(f"**/work/{MARK}")):
-            if not mark.is_file() or not _DIGEST.fullmatch(mark.read_text("utf-8", errors="replace")):
+            if not mark.is_file() or not _DIGESTS.fullmatch(mark.read_text("utf-8", errors="replace")):
                 continue  # somebody else's
             work = mark.parent
             size = sum(path.lstat().st_size for path in work.rglob("*") if path.is_file())

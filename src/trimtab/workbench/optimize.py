@@ -88,6 +88,8 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
         tools = plan.toolbox(job.effort.only)
         try:
             interrupted = explore(race, plan.everything(race, tools))
+            if race.budget.left() <= 0:
+                warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
             start = time.monotonic()
             if interrupted or decide(race, tools, job.output / WORK):
                 warnings.append("interrupted: the search ended early, the best so far was proven")
@@ -274,13 +276,16 @@ def _reserve(race: Race) -> float:
 
 def _same_run(work: Path, original: Variant, task: Task, job: Job, machine: Machine) -> None:
     """Refuse to continue another run's folder; write down what this run is when the folder is new."""
-    digest = content_digest(
-        original.key, task.digest, repr(job.goal), job.effort.seed, machine.digest, trimtab.__version__
-    )
+    parts = {
+        "model": original.key, "data": task.digest, "goal": repr(job.goal), "seed": str(job.effort.seed),
+        "machine": machine.digest, "version": trimtab.__version__,
+    }  # fmt: skip
+    lines = [f"{name} {content_digest(part)}" for name, part in parts.items()]
     path = work / MARK
-    if path.is_file() and path.read_text().strip() != digest:
+    if path.is_file() and (before := path.read_text().split("\n")[:-1]) != lines:
+        other = [name for name, line in zip(parts, lines, strict=True) if line not in before]
         raise BadInput(
-            f"{work.parent} holds another run (another model, data, goal, machine or version); "
-            f"choose another --output or free it with: trimtab clean {work.parent}"
+            f"{work.parent} holds a run with another {' and '.join(other)}; choose another --output or free it with: "
+            f"trimtab clean --yes {work.parent}"
         )
-    write_text(path, digest + "\n")
+    write_text(path, "\n".join(lines) + "\n")
