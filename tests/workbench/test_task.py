@@ -80,3 +80,14 @@ def test_speed_only_and_sensible_goals_pass(model, tmp_path):
     for goal, given in ((Goal(), task), (Goal(max_drop=None), task), (Goal(max_drop=7.0), Task())):
         check_goal(goal, given)
     assert np.isfinite(Goal().margin)
+
+
+@pytest.mark.parametrize("objective", ["energy", "latency_p99", "accuracy"])
+def test_what_no_search_can_improve_is_told_before_anything_runs(objective):
+    with pytest.raises(BadInput, match=f"can't improve '{objective}': give --minimize latency, size"):
+        check_goal(Goal(objective=objective), Task())
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput", "bytes", "peak_memory", "macs", "parameters"])
+def test_what_is_read_while_searching_can_be_improved(objective):
+    check_goal(Goal(objective=objective), Task())

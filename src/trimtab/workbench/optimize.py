@@ -256,6 +256,7 @@ def preview_job(job: Job) -> list[str]:
         folder = Path(temporary)
         original = open_model(job.model, folder / "model", job.model_request)
         task = given_task(job.data, original.model, folder / "data", _data_request(job))
+    check_goal(job.goal, task)
     tools = plan.toolbox(job.effort.only)
     sizes = ", ".join(f"{len(split)} to {split.name}" for split in task.splits) or "none: speed only"
     lines = [f"items: {sizes}", *task.notes, f"budget: {job.effort.seconds:g} s for search, proof and final timing"]

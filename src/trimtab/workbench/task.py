@@ -11,6 +11,9 @@ from trimtab.data.request import DataRequest
 from trimtab.data.task import open_task
 from trimtab.meters.judge import judged_metric
 from trimtab.meters.scores import bounds, check_metric
+from trimtab.search.race import TIMED, foreign_meters
+
+_COUNTED = ("bytes", "peak_memory", "macs", "macs_nonzero", "parameters")
 
 
 def given_task(data: Any, model: Model, folder: Path, request: DataRequest) -> Task:
@@ -25,7 +28,12 @@ def given_task(data: Any, model: Model, folder: Path, request: DataRequest) -> T
 
 
 def check_goal(goal: Goal, task: Task) -> None:
-    """Raise `BadInput` when the goal allows a drop that no test can be about."""
+    """Raise `BadInput` when nothing reads what the goal improves, or it allows a drop that no test can be about."""
+    if goal.objective not in (*TIMED, *_COUNTED) and not foreign_meters():
+        raise BadInput(
+            f"a search can't improve {goal.objective!r}: give --minimize latency, size, memory, macs or parameters, "
+            "or --maximize throughput; any reading can be a --limit"
+        )
     metric, drop = judged_metric(task), goal.max_drop
     share = bounds(metric) == (0.0, 1.0) and ":" not in metric
     if task.splits and drop is not None and not 0 < drop < (1 if share else float("inf")):
