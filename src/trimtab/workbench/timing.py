@@ -77,15 +77,14 @@ class TimingPlan:
 def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: TimingPlan) -> Timing:
     """Time the variants in as many fresh processes each as planned, more while the intervals are too wide.
 
-    Processes differ more than the blocks of one, so the seconds rather buy another process than more of the same: each
-    gets two seconds a variant, less when they must be shared among those still to come, a second in all at least.
+    Processes differ more than the blocks of one, so the seconds rather buy another process than more of the same: once
+    warm each gets two seconds a variant, less when they must be shared among those to come, a second in all at least.
     """
     rounds: list[tuple[Array, Array]] = []
     until = time.monotonic() + plan.seconds
     while True:
         done = len(rounds)
         left = max(0.0, until - time.monotonic()) / max(1, plan.processes - done)
-        left = min(left, _EACH_S * (len(variants) + 1))
         rounds.append(_kept(plan.folder / f"{done}.npz", partial(_fresh, variants, inputs, plan, done, left)))
         timing = Timing(
             variants=tuple(variants),
@@ -129,7 +128,8 @@ def _fresh(
         for index in order:
             sessions[index].run(feeds[index])
             latencies[index], _ = warm_up(sessions[index], feeds[index], most_s=warm_s)
-        found = interleave(sessions, feeds, latencies, seconds=max(_LEAST_S, until - time.monotonic()), rng=rng)
+        seconds = max(_LEAST_S, min(_EACH_S * len(chosen), until - time.monotonic()))
+        found = interleave(sessions, feeds, latencies, seconds=seconds, rng=rng)
     return found.wall_s, found.cpu_s
 
 
