@@ -112,17 +112,18 @@ def judged(
     assert split is not None
     labels, groups = reference_labels(task, split, original), groups_of(split)
     watch, doubt = Watch(task, labels, original, most), None
-    classes = task.kind in ("classification", "binary")
-    alike, copies = alike and classes, classes and twin is not None
+    if task.kind not in ("classification", "binary"):
+        alike, twin = False, None  # numbers are never the same
     names = (session.variant.key, shop.original.key)
     chunks: list[Array] = []
     for rows, chunk in predictions(session, task, split, shop.goal.workload, timeout_s):
         chunks.append(chunk)
         doubt = watch.add(rows, chunk)
-        alike = alike and bool((answers(task, chunk) == answers(task, original[rows])).all())
+        alike = alike and _agree(task, chunk, original[rows])
         same = alike and rows.stop >= _ENOUGH and len(np.unique(labels[: rows.stop])) > 1
-        copies = copies and twin is not None and bool(np.array_equal(*_answered(task, twin, chunk, rows)))
-        if copies and twin is not None and rows.stop >= _ENOUGH:
+        if twin is not None and not _agree(task, chunk, twin.outputs[rows]):
+            twin = None
+        if twin is not None and rows.stop >= _ENOUGH:
             return replace(twin, found=replace(twin.found, variant=names[0]))
         if doubt is not None or watch.clear or same:
             break
@@ -140,9 +141,9 @@ def judged(
     return Judged(outputs=outputs, found=found, doubt=doubt)
 
 
-def _answered(task: Task, twin: Judged, chunk: Array, rows: slice) -> tuple[Array, Array]:
-    """Return the answers in a chunk, and what the twin answered to the same rows (fewer when it was not asked all)."""
-    return answers(task, chunk), answers(task, twin.outputs[rows])
+def _agree(task: Task, outputs: Array, others: Array) -> bool:
+    """Say whether all answers are the same; they are not where the others are fewer."""
+    return np.array_equal(answers(task, outputs), answers(task, others))
 
 
 class Maker:

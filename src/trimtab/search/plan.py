@@ -125,8 +125,7 @@ def tuned(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
     A baseline whose settings were searched less than others' would make every gain look larger.
     """
-    kept = sorted((t for t in untouched_trials(race) if t.state == "kept"), key=race.score)
-    for trial in kept[:2]:
+    for trial in kept_untouched(race)[:2]:
         yield from _on_its_settings(race, tools, trial)
 
 
@@ -238,6 +237,11 @@ def _parent(race: Race, tools: Toolbox, trial: Trial) -> Variant | None:
     """Return the variant that the last step of a trial was applied to."""
     before = trial.steps[:-1]
     return next((source for source in sources(race, tools) if source.steps == before), None)
+
+
+def kept_untouched(race: Race) -> list[Trial]:
+    """Return the trials that run the weights as they were given and keep the goal so far, the best first."""
+    return sorted((trial for trial in untouched_trials(race) if trial.state == "kept"), key=race.score)
 
 
 def untouched_trials(race: Race) -> list[Trial]:

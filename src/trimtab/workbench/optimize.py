@@ -91,7 +91,7 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
             if race.budget.left() <= 0:
                 warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
             start = time.monotonic()
-            if interrupted or decide(race, tools, job.output / WORK):
+            if interrupted or decide(race, job.output / WORK):
                 warnings.append("interrupted: the search ended early, the best so far was proven")
             ending = Ending(
                 race=race,
@@ -231,12 +231,11 @@ def explore(race: Race, candidates: Iterator[Variant]) -> bool:
     return False
 
 
-def decide(race: Race, tools: plan.Toolbox, work: Path) -> bool:
+def decide(race: Race, work: Path) -> bool:
     """Let the leaders play off in the time kept back for that; return whether the user interrupted."""
     race.budget.reserve_s = _reserve(race)
-    plain = [t for t in plan.untouched_trials(race) if t.state == "kept"]
     try:
-        play_off(race, sorted(plain, key=race.score)[:2], work / "playoff")
+        play_off(race, plan.kept_untouched(race)[:2], work / "playoff")
     except KeyboardInterrupt:
         return True
     return False
@@ -265,8 +264,7 @@ def preview_job(job: Job) -> list[str]:
 
 def best_untouched(race: Race) -> Trial:
     """Return the best trial that runs the weights as they were given; the model as given when there is no other."""
-    kept = [trial for trial in plan.untouched_trials(race) if trial.state == "kept"]
-    return min(kept, key=race.score, default=race.trials[0])
+    return next(iter(plan.kept_untouched(race)), race.trials[0])
 
 
 def _reserve(race: Race) -> float:
