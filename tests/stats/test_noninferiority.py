@@ -216,7 +216,6 @@ def test_what_is_proven_for_a_small_drop_is_proven_for_a_larger_one(numbers):
     pairs = Pairs(items=numbers[0], better=numbers[1], worse=numbers[2])
     proofs = [prove(pairs, delta) for delta in (0.01, 0.03, 0.1)]
     assert [proof.proven for proof in proofs] == sorted(proof.proven for proof in proofs)
-    assert all(first.exact_p >= second.exact_p - 1e-9 for first, second in itertools.pairwise(proofs))
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 0), (5, 5), (10, 14)])
