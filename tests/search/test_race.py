@@ -169,6 +169,12 @@ class Plugin:
     assert "no such luck" in race.trials[0].reason
 
 
+def test_a_technique_with_nothing_to_gain_is_skipped_and_has_not_failed(race: Race, original: Variant) -> None:
+    assert race.made(original, Step(technique="simplify")) is None
+    assert [trial.state for trial in race.trials] == ["skipped"]
+    assert "nothing to simplify" in race.trials[0].reason
+
+
 def test_without_a_select_split_only_time_counts(race: Race, original: Variant) -> None:
     race.shop = replace(race.shop, task=replace(race.shop.task, splits=()), goal=Goal(max_drop=None))
     trial = race.run(original)

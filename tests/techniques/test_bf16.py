@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from trimtab.core.errors import Refused
+from trimtab.core.errors import NothingToGain
 from trimtab.core.machine import machine
 from trimtab.core.values import Settings
 from trimtab.techniques.bf16 import Bf16, halved
@@ -57,9 +57,9 @@ class TestHalved:
 
     def test_small_ones_other_types_and_inputs_with_a_default_stay(self) -> None:
         value = np.ones((8, 16), np.float32)
-        with pytest.raises(Refused, match="no large fp32 weights"):
+        with pytest.raises(NothingToGain, match="no large fp32 weights"):
             halved(weights(a=np.ones(63, np.float32)))
-        with pytest.raises(Refused, match="no large fp32 weights"):
+        with pytest.raises(NothingToGain, match="no large fp32 weights"):
             halved(weights(a=value.astype(np.float64)))
         assert kinds(halved(weights(("a",), a=value, b=value))) == {
             "a": TensorProto.FLOAT,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from trimtab.core import plugins
-from trimtab.core.errors import BadInput, Refused
+from trimtab.core.errors import BadInput, NothingToGain
 from trimtab.core.values import Step, options
 from trimtab.formats.onnx import save
 from trimtab.techniques.int8 import SEPARATOR
@@ -162,7 +162,7 @@ def test_keeps_layers_until_the_goal_is_met(
 
 def test_gives_up_with_the_reason_when_half_of_the_layers_are_not_enough(given: Any, context: Any) -> None:
     variant, task = given("cnn")
-    with pytest.raises(Refused, match="half of the 4 layers"):
+    with pytest.raises(NothingToGain, match="half of the 4 layers"):
         KeepFloat(technique="static-int8").apply(variant, context(variant, task, evaluate=lambda made, most=None: 1.0))
 
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core import plugins
-from trimtab.core.errors import Refused
+from trimtab.core.errors import NothingToGain
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings
 from trimtab.formats.onnx import OnnxFormat, save
@@ -32,7 +32,7 @@ def test_folds_normalization_and_removes_what_does_nothing(given: Any, context: 
 def test_says_when_there_is_nothing_to_simplify(given: Any, context: Any) -> None:
     variant, task = given("cnn")
     made = Simplify().apply(variant, context(variant, task, "once"))
-    with pytest.raises(Refused, match="nothing to simplify"):
+    with pytest.raises(NothingToGain, match="nothing to simplify"):
         Simplify().apply(made, context(variant, task, "twice"))
 
 

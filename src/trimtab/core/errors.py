@@ -5,6 +5,7 @@
     │   └── Unsafe               refused because reading it could run code or leave its folder
     ├── MissingExtra             an optional package is not installed; names the command that installs it
     ├── Refused                  a technique or runtime can't do this to that variant
+    │   └── NothingToGain        it could, but would change nothing or give up all it gains
     ├── Busy                     another run works in the same folder
     └── WorkerError              a worker process failed
         ├── WorkerCrashed        it died or raised
@@ -44,6 +45,10 @@ class MissingExtra(TrimtabError):
 
 class Refused(TrimtabError):
     """A technique or runtime can't do this to that variant."""
+
+
+class NothingToGain(Refused):
+    """A technique would change nothing on that variant, or give up all that it gains."""
 
 
 class Busy(TrimtabError):

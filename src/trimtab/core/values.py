@@ -548,7 +548,7 @@ class Certificate:
     time: str
 
 
-TrialState = Literal["kept", "dropped", "failed", "proven", "unproven"]
+TrialState = Literal["kept", "dropped", "skipped", "failed", "proven", "unproven"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trimtab.core import plugins
-from trimtab.core.errors import BadInput, MissingExtra, Refused, WorkerError
+from trimtab.core.errors import BadInput, MissingExtra, NothingToGain, Refused, WorkerError
 from trimtab.core.process import Limits
 from trimtab.core.protocols import Array, Arrays, Meter
 from trimtab.core.values import (
@@ -24,6 +24,7 @@ from trimtab.core.values import (
     Settings,
     Step,
     Trial,
+    TrialState,
     Variant,
 )
 from trimtab.meters.feed import timing_inputs
@@ -94,7 +95,8 @@ class Race:
     def made(self, parent: Variant, step: Step, share: float = 1.0) -> Variant | None:
         """Return the variant that the step makes in a share of the time left, or None.
 
-        Why it can't be made becomes a failed trial; when the budget is spent, only what was made before is returned.
+        Why it can't be made becomes a failed trial, or a skipped one where there is nothing to gain; when the budget
+        is spent, only what was made before is returned.
         """
         steps = (*parent.steps, step)
         name = " → ".join(each.label() for each in steps)
@@ -106,7 +108,8 @@ class Race:
         try:
             found = make(self.shop, parent, step, share * self.budget.left(), self._log(name))
         except (Refused, WorkerError, BadInput, MissingExtra) as error:
-            self._end(replace(blank, reason=str(error)), start)
+            state: TrialState = "skipped" if isinstance(error, NothingToGain) else "failed"
+            self._end(replace(blank, state=state, reason=str(error)), start)
             return None
         self._making_s[found.variant.steps] = found.seconds
         return found.variant

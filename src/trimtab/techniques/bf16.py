@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trimtab.core.errors import Refused
+from trimtab.core.errors import NothingToGain
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Context
 from trimtab.core.values import Model, Step, Task, Variant
@@ -71,7 +71,7 @@ def _computes() -> bool:
 def halved(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of an ONNX model with its large fp32 weights stored in fp16 and cast back to fp32.
 
-    Weights beyond the range of fp16 stay as they are. Raises `Refused` when there is nothing to halve.
+    Weights beyond the range of fp16 stay as they are. Raises `NothingToGain` when there is nothing to halve.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -90,7 +90,7 @@ def halved(proto: onnx.ModelProto) -> onnx.ModelProto:
         casts.append(helper.make_node("Cast", [half], [tensor.name], name=f"{half}_cast", to=onnx.TensorProto.FLOAT))
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
     if not casts:
-        raise Refused("the model has no large fp32 weights: they are stored in 16 bits already, or there are none")
+        raise NothingToGain("the model has no large fp32 weights: they are in 16 bits already, or there are none")
     nodes = [*casts, *copy.graph.node]
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)

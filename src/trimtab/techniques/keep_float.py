@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from trimtab.core import plugins
-from trimtab.core.errors import BadInput, Refused
+from trimtab.core.errors import BadInput, NothingToGain
 from trimtab.core.protocols import Array, Choices, Context
 from trimtab.core.values import Options, Scalar, Step, Task, Variant, options
 from trimtab.techniques.int8 import Calibrated, feeds, joined, kept, options_of, quantized
@@ -69,7 +69,7 @@ class KeepFloat:
         return reason
 
     def apply(self, variant: Variant, context: Context) -> Variant:
-        """Return the mixed variant, its step naming the layers kept; raise `Refused` when no choice is good enough."""
+        """Return the mixed variant, its step naming the layers kept; raise `NothingToGain` when no choice will do."""
         calibrated: Calibrated = self._technique().prepare(variant, context)
         if self.keep:
             return self._mixed(variant, context, calibrated, kept(self.keep), str(context.seed))
@@ -87,7 +87,7 @@ class KeepFloat:
         first = max(1, len(ranking) // _FIRST)
         count = fewest(len(ranking) // 2, passes, lambda: time.monotonic() > context.deadline, first)
         if count is None:
-            raise Refused(
+            raise NothingToGain(
                 f"{self.technique} loses more than {self.max_drop:.4g} even with half of the {len(ranking)} layers in "
                 "float; nothing of the gain would be left"
             )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from trimtab.core.errors import Refused
+from trimtab.core.errors import NothingToGain
 from trimtab.core.protocols import Choices, Context
 from trimtab.core.values import Model, Step, Task, Variant, options
 from trimtab.formats.graph import nodes
@@ -44,14 +44,14 @@ class Simplify:
         """Return the variant with the simplified model; the log says what was fused.
 
         Raises:
-            Refused: Nothing could be simplified.
+            NothingToGain: Nothing could be simplified.
         """
         import onnx
 
         proto = optimized(variant.model.path, self.level)
         before = onnx.load(variant.model.path, load_external_data=False)
         if [node.op_type for node in before.graph.node] == [node.op_type for node in proto.graph.node]:
-            raise Refused("there is nothing to simplify: the graph has no operator to fold, fuse or remove")
+            raise NothingToGain("there is nothing to simplify: the graph has no operator to fold, fuse or remove")
         print(*fused_groups(before, proto), sep="\n")  # into the log of the trial
         model = saved(proto, variant, context.folder)
         step = Step(technique=self.name, options=options(level=self.level), seed=context.seed)
