@@ -165,6 +165,39 @@ class TestOwnership:
         with files.owned(tmp_path):
             pass
 
+    def test_its_lock_goes_with_it(self, tmp_path):
+        with files.owned(tmp_path):
+            assert list(tmp_path.iterdir())
+        assert not list(tmp_path.iterdir())
+
+
+class TestNewFolder:
+    def test_stays_when_all_went_well(self, tmp_path):
+        with files.new_folder(tmp_path / "a" / "b", "mark") as folder:
+            assert folder.is_dir()
+        assert folder.is_dir()
+
+    @pytest.mark.parametrize(
+        ("before", "mark", "error", "stays"),
+        [
+            (False, False, BadInput, False),
+            (False, True, BadInput, True),
+            (True, False, BadInput, True),
+            (False, False, Busy, True),
+            (False, False, ZeroDivisionError, True),
+        ],
+    )
+    def test_goes_only_if_it_is_new_and_was_refused_before_the_mark(self, tmp_path, before, mark, error, stays):
+        folder = tmp_path / "new"
+        if before:
+            folder.mkdir()
+        with pytest.raises(error), files.new_folder(folder, "mark"):
+            (folder / "litter").touch()
+            if mark:
+                (folder / "mark").touch()
+            raise error
+        assert folder.exists() == stays
+
 
 class TestInside:
     def test_returns_what_is_inside(self, tmp_path):

@@ -23,7 +23,7 @@ def variant(tmp_path: Path) -> Variant:
 def test_writes_a_bundle_without_a_certificate_and_leaves_nothing_else(variant, tmp_path):
     output = tmp_path / "out"
     made = apply(variant, "dynamic-int8", Task(), output)
-    assert sorted(path.name for path in output.iterdir()) == [".lock", "manifest.json", "model", "run.py"]
+    assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "model", "run.py"]
     manifest = read_manifest(output)
     assert manifest.certificate is None
     assert [step.technique for step in manifest.variant.steps] == ["dynamic-int8"]
@@ -43,7 +43,7 @@ def test_a_technique_that_needs_data_gets_it_with_its_options(variant, tmp_path)
 def test_what_can_not_be_done_is_said_and_leaves_no_litter(variant, tmp_path):
     with pytest.raises(Refused, match="static-int8 needs calibration data"):
         apply(variant, "static-int8", Task(), tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    assert not (tmp_path / "out").exists()
     with pytest.raises(BadInput, match="there is no technique named 'magic'"):
         apply(variant, "magic", Task(), tmp_path / "out")
 
@@ -54,6 +54,16 @@ def test_the_folder_of_a_run_is_left_alone(variant, tmp_path, mark):
     (tmp_path / "run" / mark).write_text("")
     with pytest.raises(BadInput, match="holds a run of trimtab optimize; choose another --output"):
         apply(variant, "dynamic-int8", Task(), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "holds"), [("run.py", "print()"), ("manifest.json", '{"name": "my web page"}')])
+def test_files_of_others_are_never_overwritten(variant, tmp_path, name, holds):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / name).write_text(holds)
+    with pytest.raises(BadInput, match=f"holds {name} already, which would be overwritten; choose another --output"):
+        apply(variant, "dynamic-int8", Task(), output)
+    assert [(path.name, path.read_text()) for path in output.iterdir()] == [(name, holds)]
 
 
 def test_a_bundle_may_be_applied_to_in_its_own_folder(variant, tmp_path):

@@ -124,6 +124,28 @@ def test_a_folder_of_another_run_is_refused(finished: tuple[Job, Result]) -> Non
         optimize_job(replace(job, goal=Goal(max_drop=0.05)))
 
 
+def test_what_was_refused_before_it_began_leaves_nothing_behind(job: MakeJob, tmp_path: Path) -> None:
+    given = job(data=tmp_path / "nowhere.npz")
+    with pytest.raises(BadInput):
+        optimize_job(given)
+    assert not given.output.exists()
+    given.output.mkdir()
+    with pytest.raises(BadInput):
+        optimize_job(given)
+    assert list(given.output.iterdir()) == [], "what was there before stays"
+
+
+@pytest.mark.parametrize("name", ["run.py", "report.html"])
+def test_files_of_others_are_never_overwritten(job: MakeJob, name: str) -> None:
+    given = job()
+    given.output.mkdir(parents=True)
+    (given.output / name).write_text("mine")
+    with pytest.raises(BadInput, match=f"holds {name} already, which would be overwritten; choose another --output"):
+        optimize_job(given)
+    assert [path.name for path in given.output.iterdir()] == [name]
+    assert (given.output / name).read_text() == "mine"
+
+
 def test_a_folder_in_use_is_refused(job: MakeJob) -> None:
     given = job()
     with owned(given.output / "work"), pytest.raises(Busy, match=str(os.getpid())):

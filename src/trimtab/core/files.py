@@ -111,12 +111,28 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def new_folder(path: Path, mark: str) -> Iterator[Path]:
+    """Make a folder; one that wasn't there goes again when the block is refused before the file `mark` is in it."""
+    there = path.exists()
+    try:
+        yield make_folder(path)
+    except Busy:
+        raise
+    except TrimtabError:
+        if not there and not (path / mark).exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
 def owned(folder: Path) -> Iterator[None]:
     """Own a folder for the time of the block; raise `Busy` when another run owns it. A dead owner owns nothing."""
-    make_folder(folder)
-    with disk_errors(folder), (folder / ".lock").open("a+") as lock:
+    path = make_folder(folder) / ".lock"
+    with disk_errors(folder), path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                raise BlockingIOError  # its owner ended between the two lines above, and took the file away
         except BlockingIOError as error:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
@@ -126,7 +142,10 @@ def owned(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def inside(folder: Path, relative: str) -> Path:

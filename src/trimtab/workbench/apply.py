@@ -12,12 +12,12 @@ from typing import get_args, get_type_hints
 import trimtab
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
-from trimtab.core.files import make_folder, owned
+from trimtab.core.files import new_folder, owned
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.values import Goal, Options, Scalar, Step, Task, Variant
 from trimtab.meters.predict import settled
 from trimtab.search.making import Shop, make
-from trimtab.serving.bundle import bundled_variant, read_manifest, write_bundle
+from trimtab.serving.bundle import MANIFEST, bundled_variant, check_place, read_manifest, write_bundle
 from trimtab.workbench.clean import MARK
 from trimtab.workbench.proof import answers_file, answers_on
 from trimtab.workbench.report import RESULT
@@ -33,7 +33,11 @@ def apply(
     Returns the variant as it lies in the bundle; nothing else is left on the disk.
     """
     _check_free(output)
-    with owned(make_folder(output)), TemporaryDirectory(dir=output, prefix=".applying-") as temporary:
+    with (
+        new_folder(output, MANIFEST),
+        owned(output),
+        TemporaryDirectory(dir=output, prefix=".applying-") as temporary,
+    ):
         work, goal, split = Path(temporary), Goal(), task.split("select")
         shop = Shop(task=task, goal=goal, original=original, folder=work / "variants")
         if split is not None:
@@ -57,6 +61,7 @@ def _check_free(output: Path) -> None:
     """Raise `BadInput` when the folder holds a run of `optimize`, whose bundle must not be mixed with another one."""
     if (output / RESULT).exists() or (output / "work" / MARK).exists():
         raise BadInput(f"{output} holds a run of trimtab optimize; choose another --output")
+    check_place(output)
 
 
 def typed_options(technique: str, given: Sequence[str]) -> dict[str, Scalar]:

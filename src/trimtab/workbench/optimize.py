@@ -16,7 +16,7 @@ import psutil
 import trimtab
 from trimtab.core.codec import dumps
 from trimtab.core.errors import BadInput
-from trimtab.core.files import home, make_folder, owned, write_text
+from trimtab.core.files import home, make_folder, new_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.memo import remembered
 from trimtab.core.protocols import Array
@@ -33,13 +33,15 @@ from trimtab.search.journal import Journal
 from trimtab.search.making import Shop
 from trimtab.search.progress import Progress, Silent
 from trimtab.search.race import Race
+from trimtab.serving.bundle import check_place
+from trimtab.serving.evidence import EVIDENCE
 from trimtab.stats.noninferiority import fewest_items
 from trimtab.workbench.clean import MARK
 from trimtab.workbench.final import Ending, conclude
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.playoff import SHARE, play_off
 from trimtab.workbench.proof import MEASURE_SHARE, answers_file, answers_on, once_s
-from trimtab.workbench.report import RESULT
+from trimtab.workbench.report import REPORT, RESULT
 from trimtab.workbench.task import check_goal, given_task
 
 WORK = "work"
@@ -83,7 +85,8 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
     The output folder gets the bundle, `result.json` and, under `work/`, everything the run needs to continue.
     """
     progress = progress or Silent()
-    with owned(make_folder(job.output) / WORK):
+    work = job.output / WORK
+    with new_folder(job.output, f"{WORK}/{MARK}"), new_folder(work, MARK), owned(work):
         race, warnings = prepare(job, progress)
         tools = plan.toolbox(job.effort.only)
         try:
@@ -91,11 +94,11 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
             if race.budget.left() <= 0:
                 warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
             start = time.monotonic()
-            if interrupted or decide(race, job.output / WORK):
+            if interrupted or decide(race, work):
                 warnings.append("interrupted: the search ended early, the best so far was proven")
             ending = Ending(
                 race=race,
-                folder=job.output / WORK,
+                folder=work,
                 untouched=best_untouched(race),
                 warnings=tuple(warnings),
                 command=job.command,
@@ -112,6 +115,8 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
 def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
     """Open model and data, check them against each other, and return the race that is about to start."""
     work = job.output / WORK
+    if not (work / MARK).is_file():
+        check_place(job.output, EVIDENCE, RESULT, REPORT)
     make_folder(home())  # the ledger of looks must be writable: better told now than after the search
     progress.stage("opening the model and the data")
     original = open_model(job.model, work / "model", job.model_request)
