@@ -39,6 +39,23 @@ def test_a_loaded_bundle_answers_like_the_network(bundle, settings):
     assert np.allclose(loaded(inputs["x"])["scores"], wanted, atol=1e-5), "a single array feeds the first input"
 
 
+@pytest.mark.parametrize("settings", [None, OPENVINO], ids=["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: {"y": x}, "the model also needs the inputs x; given were: y"),
+        (lambda x: {"x": x, "y": x}, "the model has no input y; its inputs are: x"),
+        (lambda x: x[:, :-1], r"the input x is float32 \(5, \d+\), the model takes float32 \(\w+, \d+\)"),
+        (lambda x: x[0], r"the input x is float32 \(\d+\), the model takes float32"),
+    ],
+)
+def test_a_wrong_call_says_what_the_model_takes(bundle, settings, change, said):
+    loaded, inputs = load(bundle(settings)), PERCEPTRON.inputs(5, 1)
+    with pytest.raises(BadInput, match=said):
+        loaded(change(inputs["x"]))
+    assert loaded(inputs)["scores"].shape == (5, 4), "and the next call is answered"
+
+
 def test_a_bundle_can_be_moved_and_needs_nothing_that_it_was_made_of(bundle, tmp_path):
     folder = bundle()
     (tmp_path / "given" / "perceptron.onnx").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -38,6 +39,36 @@ def unsupported(settings: Settings, *known: str) -> str | None:
     return f"{settings.runtime} has no setting {strange[0]}; its settings are: {', '.join(known) or 'none at all'}"
 
 
+def misfit(inputs: Arrays, signature: Signature) -> str | None:
+    """Say in words how the inputs of one call differ from what a model takes, or None.
+
+    A stateful model takes its sequences with one axis more.
+    """
+    specs = {spec.name: spec for spec in signature.data_inputs}
+    if missing := [name for name in specs if name not in inputs]:
+        return f"the model also needs the inputs {', '.join(missing)}; given were: {', '.join(inputs) or 'none'}"
+    if strange := [name for name in inputs if name not in specs]:
+        return f"the model has no input {', '.join(strange)}; its inputs are: {', '.join(specs)}"
+    for name, spec in specs.items():
+        given = np.asarray(inputs[name])
+        step = given.shape[:1] + given.shape[2:] if signature.states else given.shape
+        if given.dtype != spec.dtype or not (_fits(given.shape, spec.shape) or _fits(step, spec.shape)):
+            return (
+                f"the input {name} is {given.dtype} {_words(given.shape)}, the model takes "
+                f"{spec.dtype} {_words(spec.shape)}"
+            )
+    return None
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    pairs = zip(shape, wanted, strict=False)
+    return len(shape) == len(wanted) and all(size == want or isinstance(want, str) for size, want in pairs)
+
+
+def _words(shape: Sequence[int | str]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
 class Stateful:
     """Runs a stateful model over whole sequences, its state zero at the start of each call.
 
@@ -48,13 +79,14 @@ class Stateful:
     def __init__(self, engine: Engine, signature: Signature) -> None:
         self._engine = engine
         self.precision = getattr(engine, "precision", None)
+        self._signature = signature
         self._data = signature.data_inputs
         self._states = signature.states
 
     def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
         """Return the outputs of the last step."""
-        if missing := [spec.name for spec in self._data if spec.name not in inputs]:
-            raise BadInput(f"the model also needs the inputs {', '.join(missing)}; given were: {', '.join(inputs)}")
+        if any(spec.name not in inputs for spec in self._data):
+            raise BadInput(misfit(inputs, self._signature))
         sequences = {spec.name for spec in self._data if inputs[spec.name].ndim == len(spec.shape) + 1}
         lengths = {inputs[name].shape[1] for name in sequences}
         if len(lengths) > 1:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from trimtab.core import plugins
 from trimtab.core.codec import dumps, loads
-from trimtab.core.engine import ready
+from trimtab.core.engine import misfit, ready
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.files import digest_files, inside, make_folder, whole_folder, write_text
 from trimtab.core.protocols import Array, Arrays, Engine, Opening
@@ -21,6 +21,7 @@ from trimtab.serving.snippet import snippet
 
 MANIFEST = "manifest.json"
 MODEL = "model"
+SNIPPET = "run.py"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,16 @@ class Manifest:
     machine: Machine
     checksums: Options
     time: str
+
+
+def check_place(folder: Path, *others: str) -> None:
+    """Raise `BadInput` when a bundle, or the files written beside it, would overwrite what is no earlier bundle's."""
+    manifest = folder / MANIFEST
+    if manifest.is_file() and '"trimtab"' in manifest.read_text("utf-8", errors="replace"):
+        return
+    taken = " and ".join(name for name in (MANIFEST, MODEL, SNIPPET, *others) if (folder / name).exists())
+    if taken:
+        raise BadInput(f"{folder} holds {taken} already, which would be overwritten; choose another --output")
 
 
 def write_bundle(
@@ -69,7 +80,7 @@ def write_bundle(
         checksums=tuple((path.relative_to(folder).as_posix(), digest_files([path])) for path in files),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_text(folder / "run.py", snippet(placed))
+    write_text(folder / SNIPPET, snippet(placed))
     write_text(folder / MANIFEST, dumps(manifest, indent=1))
     return manifest
 
@@ -127,19 +138,27 @@ class Loaded:
     Inputs are what the model itself takes; `prepare` turns raw items into that.
     """
 
-    __slots__ = ("_engine", "_first", "_trusted", "manifest")
+    __slots__ = ("_engine", "_first", "_names", "_signature", "_trusted", "manifest")
 
     def __init__(self, engine: Engine, manifest: Manifest, trusted: bool = False) -> None:
         self._engine = engine
         self._trusted = trusted
-        self._first = manifest.variant.model.signature.data_inputs[0].name
+        self._signature = manifest.variant.model.signature
+        self._names = {spec.name for spec in self._signature.data_inputs}
+        self._first = self._signature.data_inputs[0].name
         self.manifest = manifest
 
     def __call__(self, inputs: Arrays | Array, /) -> dict[str, Array]:
-        """Return the outputs by name for one batch."""
-        if type(inputs) is dict:
-            return self._engine(inputs)
-        return self._engine(inputs if isinstance(inputs, Mapping) else {self._first: inputs})
+        """Return the outputs by name for one batch; raise `BadInput` where the inputs are not what the model takes."""
+        named = inputs if type(inputs) is dict or isinstance(inputs, Mapping) else {self._first: inputs}
+        if named.keys() != self._names:  # an engine may answer with what it held before
+            raise BadInput(misfit(named, self._signature))
+        try:
+            return self._engine(named)
+        except Exception as error:  # looked into only now, so that a good call costs nothing
+            if wrong := misfit(named, self._signature):
+                raise BadInput(wrong) from error
+            raise
 
     def prepare(self, items: Arrays | Array) -> dict[str, Array]:
         """Return raw items (one row each) preprocessed as they were for every number in the manifest."""
