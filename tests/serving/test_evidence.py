@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,17 @@ def test_items_are_found_by_their_content_wherever_they_are(tmp_path):
     write_evidence(tmp_path, split(tmp_path / "certify", [3, 8, 20, 29]), OUTPUTS[[3, 8, 20, 29]])
     here = [split(tmp_path / "one", [8, 5, 3]), split(tmp_path / "two", [0, 1, 29])]
     assert read_evidence(tmp_path).places(here).tolist() == [[0, 2], [0, 0], [-1, -1], [1, 2]]
+
+
+def test_an_item_is_known_by_its_label_too_whatever_the_type_of_the_numbers(tmp_path):
+    first, again = split(tmp_path / "one", [3, 8]), split(tmp_path / "two", [3, 8])
+    labels = save_array("labels", tmp_path / "two" / "labels.npy", np.array([0, 2], dtype=np.int32))
+    assert item_digests(replace(again, labels=labels)) == item_digests(first)
+    other = save_array("labels", tmp_path / "two" / "labels.npy", np.array([0, 1]))
+    assert [a == b for a, b in zip(item_digests(replace(again, labels=other)), item_digests(first), strict=True)] == [
+        True,
+        False,
+    ]
 
 
 def test_an_item_that_occurs_twice_is_counted_twice_as_it_was_certified(tmp_path):

@@ -140,7 +140,21 @@ def test_missing_items_break_it_and_are_counted(certified, tmp_path):
     gone = int((np.load(certify.rows.path) >= ITEMS - 40).sum())
     assert found.items_missing == gone > 0
     assert not found.holds
-    assert found.reason == f"{gone} of the {len(certify)} certified items are not in the data given"
+    assert (
+        found.reason
+        == f"{gone} of the {len(certify)} certified items are not in the data given with the labels that they had"
+    )
+
+
+def test_an_item_with_another_label_is_not_the_one_that_was_certified(certified, tmp_path):
+    made = certified()
+    certify = made.task.split("certify")
+    assert certify is not None
+    relabelled = LABELS.copy()
+    relabelled[np.load(certify.rows.path)[:7]] += 1
+    found = verify(made.folder, {**DATA, "labels": relabelled % 4}, tmp_path / "again")
+    assert not found.holds
+    assert found.items_missing == 7
 
 
 def test_other_data_is_refused(certified, tmp_path):

@@ -14,6 +14,7 @@ from trimtab.core.files import disk_errors
 from trimtab.core.protocols import Array
 from trimtab.core.values import Split
 from trimtab.data.arrays import open_array, row_digests
+from trimtab.data.batches import labels as labels_of
 
 EVIDENCE = "evidence.npz"
 
@@ -41,8 +42,10 @@ class Evidence:
 
 
 def item_digests(split: Split) -> list[bytes]:
-    """Return a digest of the inputs of each item."""
-    return row_digests(open_array(file) for file in split.inputs)
+    """Return a digest of the inputs of each item, and of its label where it has one: relabelled it is another item."""
+    labels = labels_of(split)
+    known = [] if labels is None else [np.asarray(labels, dtype=np.float64)]
+    return row_digests([*(open_array(file) for file in split.inputs), *known])
 
 
 def write_evidence(folder: Path, split: Split, outputs: Array) -> None:

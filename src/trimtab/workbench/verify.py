@@ -75,7 +75,8 @@ def verify(bundle: Path, data: Any, folder: Path, check: Check | None = None) ->
     goal = Goal(max_drop=certificate.no_worse.max_drop, error=certificate.no_worse.error, workload=workload)
     found, missing = _again(variant, task, goal, evidence)
     ratio = None if check.original is None else _timed(variant, check.original, task, goal, folder)
-    reason = _reason(found, missing, ratio, len(evidence.digests))
+    gone = f"{missing} of the {len(evidence.digests)} certified items are not in the data given{_labelled(evidence)}"
+    reason = gone if missing else _reason(found, ratio)
     return Verification(
         manifest=manifest, found=found, items_missing=missing, ratio=ratio, holds=not reason, reason=reason
     )
@@ -120,7 +121,8 @@ def _again(variant: Variant, task: Task, goal: Goal, evidence: Evidence) -> tupl
     kept = places[:, 0] >= 0
     if not kept.any():
         raise BadInput(
-            "none of the certified items is in the data given: give the data that the model was certified on"
+            f"none of the certified items is in the data given{_labelled(evidence)}: give the data that the model was "
+            "certified on"
         )
     places = places[kept]
     used = set(places[:, 0].tolist())
@@ -157,9 +159,11 @@ def _timed(variant: Variant, original: Variant, task: Task, goal: Goal, folder: 
     return time_finally(variants, inputs, plan).ratio(1, 0)
 
 
-def _reason(found: NoWorse, missing: int, ratio: Ratio | None, items: int) -> str:
-    if missing:
-        return f"{missing} of the {items} certified items are not in the data given"
+def _labelled(evidence: Evidence) -> str:
+    return " with the labels that they had" if evidence.labelled else ""
+
+
+def _reason(found: NoWorse, ratio: Ratio | None) -> str:
     if not found.proven:
         return found.reason
     if ratio is not None and ratio.verdict == "slower":
