@@ -4,7 +4,8 @@ A search tries 30 candidates of which every one is worse than the original by ex
 certificate is an error. Candidates fail on the same hard items, families of them even more alike. Two searches:
 
     plain     all 30 are scored on the select split
-    adaptive  a candidate is varied from the best one so far, and killed by the betting test as batches come in
+    adaptive  a candidate is varied from the best one so far; as batches come in, the betting test kills it or, in
+              its mirror image, is content with what it has seen
 
 Both order the finalists on the select split, safest first, and test them on the certify split by the fixed sequence.
 Finished searches are kept in benchmarks/work/certificate.jsonl; a run that was killed goes on where it was.
@@ -112,26 +113,27 @@ def proven(gains: Gains) -> bool:
     return prove(Pairs(items=gains.size, better=int((gains > 0).sum()), worse=int((gains < 0).sum())), DELTA).proven
 
 
-def plain_search(made: Candidates, select: int) -> list[Gains]:
-    """Return all candidates."""
-    return [made.gains(made.draw()) for _ in range(CANDIDATES)]
+def plain_search(made: Candidates, select: int) -> list[tuple[Gains, int]]:
+    """Return all candidates, each with the number of items that it was judged by."""
+    return [(made.gains(made.draw()), select) for _ in range(CANDIDATES)]
 
 
-def adaptive_search(made: Candidates, select: int) -> list[Gains]:
+def adaptive_search(made: Candidates, select: int) -> list[tuple[Gains, int]]:
     """Return the candidates that the betting test let live; most were varied from the best one before them."""
-    living: list[Gains] = []
+    living: list[tuple[Gains, int]] = []
     best: tuple[float, NDArray[np.float64]] | None = None
     for number in range(CANDIDATES):
         latent = made.draw() if best is None or number % 5 == 0 else made.vary(best[1])
-        gains, evidence = made.gains(latent), Evidence(delta=DELTA)
-        for start in range(0, select, BATCH):
-            evidence = watch(evidence, gains[start : min(start + BATCH, select)])
-            if evidence.dead:
+        gains, against, defence = made.gains(latent), Evidence(delta=DELTA), Evidence(delta=-DELTA)
+        for seen in [*range(BATCH, select, BATCH), select]:
+            batch = gains[against.items : seen]
+            against, defence = watch(against, batch), watch(defence, -batch)
+            if against.dead or defence.dead:
                 break
-        else:
-            living.append(gains)
-            if best is None or score(gains[:select]) > best[0]:
-                best = score(gains[:select]), latent
+        if not against.dead:
+            living.append((gains, seen))
+            if best is None or score(gains[:seen]) > best[0]:
+                best = score(gains[:seen]), latent
     return living
 
 
@@ -140,8 +142,8 @@ def search(setting: Setting, seed: int) -> dict[str, Any]:
     made = Candidates(setting.select + setting.certify, np.random.default_rng([seed, SETTINGS.index(setting)]))
     ways = {"plain": plain_search, "adaptive": adaptive_search}
     found = ways[setting.search](made, setting.select)
-    order = safest_first([score(gains[: setting.select]) for gains in found])
-    certified = sum(fixed_sequence((proven(found[index][setting.select :]) for index in order), bool))
+    order = safest_first([score(gains[:seen]) for gains, seen in found])
+    certified = sum(fixed_sequence((proven(found[index][0][setting.select :]) for index in order), bool))
     return {"setting": setting.name, "seed": seed, "finalists": len(found), "certified": certified}
 
 

@@ -63,6 +63,10 @@ def test_a_plain_search_keeps_every_candidate_and_an_adaptive_one_drops_what_is_
     hopeless = certificate.Candidates(1200, np.random.default_rng(3))
     hopeless.gains = lambda latent: np.full(latent.size, -1, np.int8)
     assert certificate.adaptive_search(hopeless, 1000) == []
+    hopeless.gains = lambda latent: np.zeros(latent.size, np.int8)
+    seen = [seen for _, seen in certificate.adaptive_search(hopeless, 1000)]
+    assert len(seen) == certificate.CANDIDATES
+    assert max(seen) < 1000, "what never loses is not looked at to the end"
 
 
 def test_equal_seeds_are_equal_searches_and_settings_do_not_share_them(certificate):
