@@ -62,13 +62,18 @@ def forward(module: nn.Module, inputs: Arrays) -> NDArray[np.float32]:
 
 
 def linear_head(features: NDArray[np.float32], labels: NDArray[Any]) -> dict[str, torch.Tensor]:
-    """Return weight and bias of a multinomial logistic regression on the features, their scaling folded in."""
+    """Return weight and bias of a multinomial logistic regression on the features, their scaling folded in.
+
+    Features that are dead (MiniLM has three at about 1e-32) get no weight: scaled up they would look like the others,
+    and folding that in would make weights of 1e30, which no type but float32 can hold.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(features)
-    fitted = LogisticRegression(C=0.01, max_iter=2000).fit(scaler.transform(features), labels)
-    weight = fitted.coef_ / scaler.scale_
+    alive = scaler.scale_ > 1e-6 * scaler.scale_.max()
+    fitted = LogisticRegression(C=0.01, max_iter=2000).fit(scaler.transform(features) * alive, labels)
+    weight = fitted.coef_ * alive / scaler.scale_
     bias = fitted.intercept_ - weight @ scaler.mean_
     return {"head.weight": torch.tensor(weight).float(), "head.bias": torch.tensor(bias).float()}
 

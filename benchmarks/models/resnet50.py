@@ -22,7 +22,18 @@ class ResNet50(nn.Module):
         return self.net(pixel_values=image).logits
 
 
+BRANCH = 0.3
+
+
 def build() -> nn.Module:
-    """Return the network with random weights (seed 0)."""
+    """Return the network with random weights (seed 0).
+
+    The last norm of every residual branch is scaled down: at 1, a random network turns 1 % of noise on the image into
+    17 % on the output, so that rounding to bf16 alone is 11 % off, and no engine could answer within 5 %.
+    """
     torch.manual_seed(0)
-    return ResNet50()
+    net = ResNet50()
+    for name, module in net.named_modules():
+        if name.endswith("layer.2.normalization"):
+            nn.init.constant_(module.weight, BRANCH)
+    return net

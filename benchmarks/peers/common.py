@@ -39,6 +39,20 @@ def feeds(calibration: Path, items: int = 300) -> Iterator[Feed]:
         yield {name: array[row : row + 1] for name, array in arrays.items()}
 
 
+def prepare_onnx(model: str, prepared: Path) -> None:
+    """Pre-process a model as ONNX Runtime's documentation asks before it quantizes.
+
+    Where symbolic shape inference fails it is left out, the option that the documentation has for that.
+    """
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    try:
+        quant_pre_process(model, prepared)
+    except Exception as error:  # noqa: BLE001  it raises nothing narrower
+        print(f"{error}: again with skip_symbolic_shape=True")
+        quant_pre_process(model, prepared, skip_symbolic_shape=True)
+
+
 def record(output: Path, model: str | Path, settings: dict[str, Any], **more: Any) -> None:
     """Write `peer.json`: the model to open, how it runs (fields of Settings), what the environment needs."""
     held = {"model": str(model), "settings": settings, **more}

@@ -6,9 +6,8 @@ activations are unsigned, which its documentation offers second.
 
 from collections.abc import Iterator
 
-from common import Feed, arguments, feeds, record
+from common import Feed, arguments, feeds, prepare_onnx, record
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 
 class Reader(CalibrationDataReader):
@@ -24,7 +23,7 @@ class Reader(CalibrationDataReader):
 if __name__ == "__main__":
     given = arguments(__doc__, "--unsigned")
     prepared, model = given.output / "prepared.onnx", given.output / "model.onnx"
-    quant_pre_process(given.model, prepared)
+    prepare_onnx(given.model, prepared)
     choice = {"activation_type": QuantType.QUInt8} if given.unsigned else {}
     quantize_static(prepared, model, Reader(feeds(given.calibration)), **choice)
     prepared.unlink()

@@ -370,6 +370,16 @@ class TestNetworks:
         expected = reference.decision_function(scaler.transform(features))
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
 
+    def test_a_dead_feature_gets_no_weight_that_other_types_could_not_hold(self, torch):
+        import networks
+
+        rng = np.random.default_rng(0)
+        labels = rng.integers(0, 3, 90)
+        features = (rng.normal(size=(90, 4)) * [1, 1e-32, 1e-9, 2] + labels[:, None] * [1, 0, 0, 1]).astype(np.float32)
+        weight = networks.linear_head(features, labels)["head.weight"].numpy()
+        assert np.all(weight[:, 1:3] == 0)
+        assert 0 < np.abs(weight).max() < 100
+
     def test_all_rows_are_answered_in_their_order_whatever_the_batches(self, torch):
         import networks
 
