@@ -6,13 +6,13 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput, NothingToGain
-from trimtab.core.protocols import Array, Choices, Context
+from trimtab.core.protocols import Array, Context
 from trimtab.core.values import Options, Scalar, Step, Task, Variant, options
 from trimtab.techniques.int8 import Calibrated, feeds, joined, kept, options_of, quantized
 
@@ -33,7 +33,7 @@ class KeepFloat:
     model that loses exactly what it may can never be proven to lose less, so `max_drop` is best half of the goal's.
     """
 
-    technique: Annotated[str, Choices("nncf-int8", "static-int8")] = "static-int8"
+    technique: str = "static-int8"  # no dimension of the search: the layers kept belong to the one it was
     arguments: str = ""
     max_drop: float = 0.005
     probes: int = 64
