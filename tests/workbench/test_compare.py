@@ -39,6 +39,10 @@ def test_times_and_judges_every_variant_against_the_first(variants, tmp_path):
     assert all(ratio.processes >= 2 for ratio in found.ratios)
     assert found.self_test is not None
     assert [proof.proven for proof in found.quality] == [False, True]
+    for measurement in found.measurements:
+        (latency,) = (reading for reading in measurement.readings if reading.name == "latency_p50")
+        assert 0 < latency.low <= latency.value <= latency.high
+        assert latency.samples == found.ratios[0].processes, "calls of one process are no samples of their own"
     assert found.measurements[0].value("parameters") == 16 * 32 + 32 + 32 * 4 + 4
 
 

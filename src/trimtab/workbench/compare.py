@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile
@@ -13,16 +13,18 @@ import numpy as np
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Array
-from trimtab.core.values import ArrayFile, Comparison, Goal, NoWorse, Split, Task, Variant, Workload
+from trimtab.core.values import ArrayFile, Comparison, Goal, NoWorse, Reading, Split, Task, Variant, Workload
 from trimtab.data.batches import groups as groups_of
 from trimtab.meters.feed import timing_inputs
 from trimtab.meters.judge import judge_items, reference_labels
 from trimtab.meters.predict import predict, settled
+from trimtab.meters.readings import timed
 from trimtab.meters.scores import check_metric
 from trimtab.runtimes.session import open_session
+from trimtab.stats.percentiles import median
 from trimtab.workbench.measure import measure
 from trimtab.workbench.task import check_goal
-from trimtab.workbench.timing import TimingPlan, time_finally
+from trimtab.workbench.timing import Timing, TimingPlan, time_finally
 
 _FRESH = ("select", "certify")  # techniques may have looked at the calibrate split
 
@@ -58,12 +60,19 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
         timing = time_finally(variants, inputs, plan)
         machine = this_machine()
         static = [measure(v, task, goal.workload, meters=("size", "compute"), machine=machine) for v in variants]
+    measurements = [replace(m, readings=(*m.readings, latency(timing, place))) for place, m in enumerate(static)]
     return Comparison(
-        measurements=tuple(static),
+        measurements=tuple(measurements),
         ratios=tuple(timing.ratio(i, 0) for i in range(1, len(variants))),
         quality=quality,
         self_test=timing.self_test(),
     )
+
+
+def latency(timing: Timing, place: int) -> Reading:
+    """Return the median time of one call in seconds; its interval is over processes, which differ more than calls."""
+    medians = [float(np.median(wall[place])) for wall in timing.wall_s]
+    return timed("latency_p50", median(medians), f"timed in turn, warm, {len(medians)} fresh processes")
 
 
 def judged(variants: Sequence[Variant], task: Task, goal: Goal) -> tuple[NoWorse, ...]:
