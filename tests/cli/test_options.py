@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, get_type_hints
@@ -71,6 +73,38 @@ def test_every_option_of_a_group_has_a_default_and_is_spelled():
             assert option.default.startswith("--"), "where typer keeps the name of an annotated option"
             assert option.help.endswith(".")
             assert group() == group(**{field.name: field.default})
+
+
+class TestPanels:
+    """How `--help` groups the options."""
+
+    def test_every_option_that_commands_share_stands_in_a_panel(self):
+        for group in GROUPS:
+            for hint in get_type_hints(group, include_extras=True).values():
+                (option,) = hint.__metadata__
+                assert option.rich_help_panel in ("Data", "Goal", "Model"), option.default
+
+    def test_no_panel_holds_more_than_a_person_looks_through(self):
+        for command in typer.main.get_command(app).commands.values():
+            panels = Counter(option.rich_help_panel for option in command.params)
+            assert max(panels.values()) <= 9, (command.name, panels)
+            assert len(panels) <= 5, (command.name, panels)
+
+    def test_help_shows_an_option_below_the_head_of_its_panel(self):
+        done = CliRunner().invoke(app, ["optimize", "--help"], env={"COLUMNS": "100"})
+        text = re.sub(r"\x1b\[[\d;]*m", "", done.output)  # some environments force colours
+        panels = re.split(r"╭─ (\w+) ─+╮", text)
+        found = dict(zip(panels[1::2], panels[2::2], strict=True))
+        assert list(found) == ["Arguments", "Options", "Data", "Goal", "Model", "Search"]
+        wanted = {
+            "Options": "--dry-run",
+            "Data": "--groups",
+            "Goal": "--max-drop",
+            "Model": "--input",
+            "Search": "--only",
+        }
+        assert all(option in found[panel] for panel, option in wanted.items())
+        assert "x:float32[1,1,28,28]" in found["Model"], "brackets are no markup"
 
 
 def test_no_option_is_spelled_twice_on_one_command():

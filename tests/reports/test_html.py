@@ -283,3 +283,16 @@ def test_a_name_from_any_alphabet_is_shown_whole(result):
     named = replace(variant, model=replace(variant.model, path=Path("/models/réseau 网络 $x$ <b>.onnx")))
     page = Page(html.render(replace(result, as_given=replace(result.as_given, variant=named))))
     assert page.text.count("réseau 网络 $x$ <b>.onnx") == 2, "the title and the head of the page"
+
+
+def test_what_failed_is_told_beside_the_verdict_and_in_full_in_the_table(result):
+    reason = f"no kernel for {'x' * 90}"
+    trials = (*result.trials[:-1], replace(result.trials[-1], reason=reason))
+    text = Page(html.render(replace(result, trials=trials))).text
+    assert "Failed: simplify (no kernel for xxx" in text.partition("Against both baselines")[0]
+    assert reason in text
+
+
+def test_where_both_baselines_are_one_the_reader_is_told(result, page):
+    assert "Here the two are the same." not in page.text
+    assert "Here the two are the same." in Page(html.render(replace(result, untouched=result.as_given))).text

@@ -55,7 +55,7 @@ class TestMeasured:
         found = dict(method.measured(result))
         assert "240 blocks of calls, in 5 fresh processes a side" in found["Protocol"]
         assert found["Margin"] == "differences below 3 % count as equivalent"
-        assert found["Self-test, one variant against itself"] == "0.996× (0.985–1.007): equivalent"
+        assert found["Self-test, one variant against itself"] == "0.996× (0.985–1.007): no difference, as it should be"
         assert found["Noise audit"] == "wall-clock ratios scatter 1.12 times as much as processor-time ratios"
 
     def test_one_process_is_said_to_be_one(self, result):

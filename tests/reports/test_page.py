@@ -3,10 +3,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from trimtab.core.values import Goal, Limit, Reading, Workload
+from trimtab.core.values import Goal, Limit, Reading, Step, TrialState, Workload
 from trimtab.reports import lineup, page
 
 NAME = "static-int8 on openvino"
@@ -123,6 +124,47 @@ class TestBaselines:
         table = page.baselines(replace(result, untouched=result.as_given))
         assert table["over"] == ["as given"]
         assert [len(row["over"]) for row in table["rows"]] == [1, 1]
+
+
+class TestFailures:
+    """Which techniques failed, in one line."""
+
+    def with_trials(self, result, *trials):
+        made = [replace(result.trials[-1], steps=steps, state=state, reason=reason) for steps, state, reason in trials]
+        return page.failures(replace(result, trials=(result.as_given, *made)))
+
+    def test_they_are_grouped_by_technique_with_the_first_line_of_the_reason(self, result):
+        export, int8 = Step(technique="export-openvino"), Step(technique="static-int8")
+        said = self.with_trials(
+            result,
+            ((int8,), "failed", "no memory\nTraceback …"),
+            ((export, int8), "failed", "another reason"),
+            ((Step(technique="simplify"),), "failed", ""),
+        )
+        assert said == "Failed: static-int8 (no memory), simplify (no reason told)."
+
+    def test_a_technique_that_also_worked_says_how_often_it_failed(self, result):
+        int8 = Step(technique="static-int8")
+        said = self.with_trials(result, ((int8,), "kept", ""), ((int8,), "failed", "no kernel"))
+        assert said == "Failed: static-int8 in 1 of 2 trials (no kernel)."
+
+    def test_a_variant_without_steps_counts_for_its_runtime(self, result):
+        assert self.with_trials(result, ((), "failed", "Det-17")) == "Failed: openvino (Det-17)."
+
+    def test_many_are_counted_and_long_reasons_shortened(self, result):
+        failed = [((Step(technique=name),), "failed", "why " * 99) for name in "abcde"]
+        said = self.with_trials(result, *failed)
+        assert said.count("why…") == 3
+        assert said.endswith(") and 2 more.")
+        assert " d (" not in said
+
+    @pytest.mark.parametrize("state", ["kept", "dropped", "skipped", "proven", "unproven"])
+    def test_no_other_state_is_a_failure(self, result, state):
+        assert self.with_trials(result, ((Step(technique="simplify"),), state, "nothing to do here")) == ""
+
+
+def test_every_state_of_a_trial_has_its_words_and_its_place():
+    assert set(get_args(TrialState)) == set(page.STATES) == set(lineup._ORDER)
 
 
 def test_a_missing_reading_is_a_dash_that_sorts_nowhere():

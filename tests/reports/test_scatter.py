@@ -84,3 +84,12 @@ def test_one_variant_alone_makes_no_scatter(result):
 
 def test_it_is_plain_data(data):
     assert json.loads(json.dumps(data)) == data
+
+
+def test_every_axis_holds_its_values_and_the_allowed_loss(data):
+    for axis in data["axes"]:
+        first, last = axis["ends"]
+        values = [point["values"][axis["name"]][0] for point in data["points"] if axis["name"] in point["values"]]
+        assert all(first < value < last for value in values), axis["name"]
+    (up,) = [axis for axis in data["axes"] if axis["name"] == "accuracy_change"]
+    assert up["ends"][0] < data["limit"]["value"]

@@ -189,3 +189,59 @@ def test_classes_without_a_value_are_not_the_worst(result):
     classes += [Reading(name="recall", value=0.9, place=f"full {number}") for number in range(6)]
     text = printed(terminal.measurement_table(replace(result.comparison.measurements[0], readings=tuple(classes))))
     assert (text.count("full"), text.count("empty")) == (5, 0)
+
+
+def test_a_long_reason_takes_a_few_lines_and_its_beginning_stays(result):
+    reason = "ValidationError: Data of TensorProto (tensor name: net.0.weight) should be stored in a file " * 5
+    trials = (*result.trials[:-1], replace(result.trials[-1], reason=reason))
+    short, long = (printed(terminal.trials_table(found), 100) for found in (result, replace(result, trials=trials)))
+    assert "ValidationError:" in long
+    assert len(long.splitlines()) <= len(short.splitlines()) + 4
+
+
+def test_what_failed_is_told_beside_the_verdict(result):
+    text = joined(printed(terminal.verdict(result)))
+    assert text.startswith("Failed: simplify (the worker took longer than its limit of 2.9 s). Proven with")
+    worked = replace(result, trials=result.trials[:-1])
+    assert "Failed" not in printed(terminal.verdict(worked))
+
+
+def test_what_proven_is_about_is_said_below_the_table(result):
+    said = "“proven” and “unproven” speak of quality only, not of speed"
+    assert said in joined(printed(terminal.trials_table(result)))
+    untested = tuple(replace(trial, state="kept") for trial in result.trials)
+    assert said not in joined(printed(terminal.trials_table(replace(result, trials=untested))))
+
+
+def test_a_comparison_shows_the_latencies_beside_the_ratios(result):
+    text = printed(terminal.comparison_table(result.comparison), 120)
+    assert "median latency" in text
+    for said in ("2.90 ms", "1.80 ms", "1.00 ms"):
+        assert said in text
+
+
+def test_a_control_that_is_undecided_reads_like_no_failure(result):
+    test = replace(result.comparison.self_test, value=1.0, low=0.9, high=1.1, verdict="inconclusive")
+    text = joined(printed(terminal.comparison_table(replace(result.comparison, self_test=test))))
+    assert text.endswith("noise leaves room for 11.1 %; with more --seconds it narrows.")
+    assert "inconclusive" not in text
+
+
+def test_quality_says_on_which_items_it_was_read(result):
+    readings = (
+        Reading(name="accuracy", value=0.9, samples=250, scope="select split"),
+        Reading(name="roc_auc", value=None, provenance="unavailable", scope="a single class"),
+        Reading(name="bytes", value=5e3, unit="bytes", provenance="counted", scope="all files"),
+    )
+    measured = replace(result.comparison.measurements[0], readings=readings)
+    lines = printed(terminal.measurement_table(measured), 100).splitlines()
+    assert [" ".join(line.split()) for line in lines if line.strip().startswith(("Quality", "Size"))] == [
+        "Quality select split, 250 items", "Size",
+    ]  # fmt: skip
+
+
+def test_a_percentile_is_told_as_the_bound_it_is(result):
+    text = printed(terminal.measurement_table(result.comparison.measurements[0]), 100)
+    (row,) = [line for line in text.splitlines() if "p90 latency" in line]
+    assert "at most 3.48 ms" in row
+    assert "99 % sure; seen 3.3" in row

@@ -110,3 +110,12 @@ def test_a_metric_in_its_own_unit_is_told_in_it(result, parts):
 def test_an_unmet_goal_without_a_reason_is_still_a_sentence(result):
     said = verdict(result.goal, winner=None)
     assert said == "No variant met the goal. The model as given remains the one to use."
+
+
+@pytest.mark.parametrize(("word", "said"), [("faster", "2.90× faster"), ("equivalent", "as fast as")])
+def test_baselines_that_are_one_are_told_once(result, parts, word, said):
+    over = replace(parts["over_given"], verdict=word)
+    text = verdict(result.goal, certificate=result.certificate, **{**parts, "over_given": over, "over_untouched": over})
+    assert text.count(said) == text.count("2.82–2.99") == 1
+    assert "the model as given, itself the best untouched variant" in text
+    assert " and " not in text.partition(";")[0]

@@ -52,9 +52,16 @@ def test_interval_is_in_the_unit_of_its_value_and_shows_its_own_width():
 
 
 def test_interval_at_another_level_says_so():
-    assert words.interval(Reading(name="latency_p99", value=2e-3, low=1e-3, high=2e-3, unit="s", level=0.99)).endswith(
-        "at 99 %"
-    )
+    rate = Reading(name="throughput", value=2.0, low=1.0, high=2.0, unit="1/s", level=0.99)
+    assert words.interval(rate).endswith("at 99 %")
+
+
+@pytest.mark.parametrize("name", ["latency_p90", "latency_p99"])
+def test_an_upper_bound_is_never_told_as_the_percentile_itself(name):
+    bound = Reading(name=name, value=7.85e-3, low=4.1e-3, high=7.85e-3, unit="s", level=0.99)
+    assert (words.value(bound), words.interval(bound)) == ("at most 7.85 ms", "99 % sure; seen 4.10")
+    assert words.with_interval(bound) == "at most 7.85 ms (99 % sure; seen 4.10)"
+    assert words.value(replace(bound, name="latency_p50")) == "7.85 ms"
 
 
 def test_unavailable_is_said_in_words_and_never_as_a_number():
@@ -235,3 +242,24 @@ def test_a_proof_is_told_with_what_was_seen_and_what_would_decide(result):
     assert open_question.startswith("b is not proven to lose at most 1.0 pt")
     assert open_question.endswith("; about 1 item would decide")
     assert "would decide" not in words.proof_words(replace(proof, needed=1), "b", "a"), "it is decided"
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "verdict", "said"),
+    [
+        (1.0, 0.01, "equivalent", "1.00× (0.99–1.01): no difference, as it should be"),
+        (1.0, 0.2, "inconclusive", "1.00× (0.83–1.25): no difference seen, as it should be, but noise leaves room for "
+         "25 %; with more --seconds it narrows"),
+        (1.2, 0.05, "slower", "1.20× (1.14–1.26), slower: it failed; rely on no ratio of this run, time again on a "
+         "quieter machine"),
+    ],
+    ids=["equal", "noisy", "failed"],
+)  # fmt: skip
+def test_a_control_says_what_the_run_could_have_seen(value, half, verdict, said):
+    assert words.control_words(ratio(value, half, verdict), "more --seconds") == said
+
+
+def test_a_text_is_shortened_only_where_it_is_too_long():
+    assert words.shortened("a" * 64) == "a" * 64
+    assert words.shortened("fails on this model", 10) == "fails on…"
+    assert len(words.shortened("x" * 999)) == 64

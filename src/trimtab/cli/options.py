@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from trimtab.data.request import DataRequest
     from trimtab.workbench.opening import ModelRequest
 
+_data = functools.partial(typer.Option, rich_help_panel="Data")
+_goal = functools.partial(typer.Option, rich_help_panel="Goal")
+_model = functools.partial(typer.Option, rich_help_panel="Model")
+_search = functools.partial(typer.Option, rich_help_panel="Search")
+"""An option in its panel of `--help`; those of a single command and of its output stay with `--help` itself."""
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -26,76 +32,68 @@ Model = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="Items to judge by: .npz, IDX or class folders, CSV, JSON lines, or module:function."),
+    _data("--data", help="Items to judge by: .npz, IDX or class folders, CSV, JSON lines, or module:function."),
 ]
 Preprocess = Annotated[
     str | None,
-    typer.Option("--preprocess", help="imagenet, mnist, a .toml file, a tokenizer.json, or module:function."),
+    _data("--preprocess", help="imagenet, mnist, a .toml file, a tokenizer.json, or module:function."),
 ]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", help="Class names, one per line, in the order of the model's outputs.")
+    Path | None, _data("--labels", help="Class names, one per line, in the order of the model's outputs.")
 ]
 OutputName = Annotated[
-    str | None, typer.Option("--output-name", help="The output that holds the answer, when there are several.")
+    str | None, _model("--output-name", help="The output that holds the answer, when there are several.")
 ]
-Groups = Annotated[
-    str | None, typer.Option("--groups", help="The column or array that says which items belong together.")
-]
+Groups = Annotated[str | None, _data("--groups", help="The column or array that says which items belong together.")]
 Metric = Annotated[
     str | None,
-    typer.Option("--metric", help="What is protected: accuracy, recall, precision, f1, roc_auc … or module:function."),
+    _goal("--metric", help="What is protected: accuracy, recall, precision, f1, roc_auc … or module:function."),
 ]
 Kind = Annotated[
-    str | None, typer.Option("--kind", help="classification, binary, regression or embedding; found out by itself.")
+    str | None, _data("--kind", help="classification, binary, regression or embedding; found out by itself.")
 ]
-Positive = Annotated[
-    str | None, typer.Option("--positive", help="The class of interest of a binary task, by name or number.")
-]
+Positive = Annotated[str | None, _data("--positive", help="The class of interest of a binary task, by name or number.")]
 Threshold = Annotated[
     float | None,
-    typer.Option(
+    _data(
         "--threshold",
         help="The probability from which a binary answer is positive; tuned on the select split when not given.",
     ),
 ]
-Cost = Annotated[str | None, typer.Option("--cost", help='What mistakes cost: "miss=10, false-alarm=1".')]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Weights of a PyTorch factory: .safetensors or .pt.")]
-TrustPickle = Annotated[bool, typer.Option("--trust-pickle", help="Load what can run code: pickles, code in bundles.")]
+Cost = Annotated[str | None, _goal("--cost", help='What mistakes cost: "miss=10, false-alarm=1".')]
+Weights = Annotated[Path | None, _model("--weights", help="Weights of a PyTorch factory: .safetensors or .pt.")]
+TrustPickle = Annotated[bool, _model("--trust-pickle", help="Load what can run code: pickles, code in bundles.")]
 State = Annotated[
     list[str] | None,
-    typer.Option(
-        "--state", metavar="<str>", help="A state input and the output fed back to it: h_in=h_out. Repeatable."
-    ),
+    _model("--state", metavar="<str>", help="A state input and the output fed back to it: h_in=h_out. Repeatable."),
 ]
 Input = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="<str>", help="What a PyTorch factory takes: x:float32[1,1,28,28]. Repeatable."),
+    _model("--input", metavar="<str>", help="What a PyTorch factory takes: x:float32[1,1,28,28]. Repeatable."),
 ]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Items per call.")]
+Batch = Annotated[int, _model("--batch", min=1, help="Items per call.")]
 Length = Annotated[
     list[str] | None,
-    typer.Option("--length", metavar="<str>", help="The size of a free dimension: sequence=128. Repeatable."),
+    _model("--length", metavar="<str>", help="The size of a free dimension: sequence=128. Repeatable."),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Equal seeds give equal splits and searches.")]
+Seed = Annotated[int, _data("--seed", help="Equal seeds give equal splits and searches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with the stable names of the docs.")]
-MaxDrop = Annotated[str, typer.Option("--max-drop", help="How much the metric may fall: 1pt is one point, 0.01.")]
+MaxDrop = Annotated[str, _goal("--max-drop", help="How much the metric may fall: 1pt is one point, 0.01.")]
 Margin = Annotated[
-    float, typer.Option("--margin", min=0.001, max=0.5, help="The smallest relative difference of times that counts.")
+    float, _goal("--margin", min=0.001, max=0.5, help="The smallest relative difference of times that counts.")
 ]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Run on this runtime instead of the format's own.")]
 Output = Annotated[Path, typer.Option("--output", help="The folder for bundle, report and work files.")]
-Minimize = Annotated[str | None, typer.Option("--minimize", help="latency, size, memory or macs.")]
-Maximize = Annotated[str | None, typer.Option("--maximize", help="throughput.")]
-Limit = Annotated[
-    list[str] | None, typer.Option("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')
-]
-Budget = Annotated[str, typer.Option("--budget", help="Time for the whole run: 90s, 10m, 1h.")]
-Trials = Annotated[int | None, typer.Option("--trials", min=1, help="The most variants to try.")]
+Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, memory or macs.")]
+Maximize = Annotated[str | None, _goal("--maximize", help="throughput.")]
+Limit = Annotated[list[str] | None, _goal("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')]
+Budget = Annotated[str, _search("--budget", help="Time for the whole run: 90s, 10m, 1h.")]
+Trials = Annotated[int | None, _search("--trials", min=1, help="The most variants to try.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Meter = Annotated[
     list[str] | None, typer.Option("--meter", metavar="<str>", help="Read only these meters. Repeatable.")
 ]
-Truth = Annotated[Path | None, typer.Option("--truth", help="Labels (.npy): then the models are prediction files.")]
+Truth = Annotated[Path | None, _data("--truth", help="Labels (.npy): then the models are prediction files.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, help="Time for the timing.")]
 AppliedOutput = Annotated[Path, typer.Option("--output", help="The folder for the bundle.")]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Measure again instead of using what is kept.")]
@@ -103,14 +101,14 @@ Formats = Annotated[str, typer.Option("--formats", help="png, svg, pdf.")]
 Folders = Annotated[list[Path] | None, typer.Argument(help="Where to look for runs; here by default.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Free it without asking.")]
 Bundle = Annotated[Path, typer.Argument(help="A bundle that trimtab optimize wrote.")]
-CertifiedData = Annotated[str, typer.Option("--data", help="The data that the bundle was certified on.")]
+CertifiedData = Annotated[str, _data("--data", help="The data that the bundle was certified on.")]
 Technique = Annotated[str, typer.Argument(help="The technique: static-int8, nncf-int8, simplify …")]
 Run = Annotated[Path, typer.Argument(help="The output folder of trimtab optimize.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="<str>", help="Use only these runtimes and techniques. Repeatable."),
+    _search("--only", metavar="<str>", help="Use only these runtimes and techniques. Repeatable."),
 ]
-PoorModel = Annotated[bool, typer.Option("--poor-model", help="Go on although the model scores near chance.")]
+PoorModel = Annotated[bool, _search("--poor-model", help="Go on although the model scores near chance.")]
 SaveTo = Annotated[Path | None, typer.Option("--save", help="Only write the demo's model and data to this folder.")]
 TechniqueOption = Annotated[
     list[str] | None,
@@ -123,8 +121,8 @@ Models = Annotated[
     list[str],
     typer.Argument(help="Two or more models, or prediction files (.npy, .npz); the first is the baseline."),
 ]
-SplitName = Annotated[str, typer.Option("--split", help="Which items are answered: calibrate, select or certify.")]
-Original = Annotated[str | None, typer.Option("--original", help="The original model, to time it again as well.")]
+SplitName = Annotated[str, _data("--split", help="Which items are answered: calibrate, select or certify.")]
+Original = Annotated[str | None, _model("--original", help="The original model, to time it again as well.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,8 @@ def time_calls(session: Session, inputs: Arrays, calls: int, seconds: float) -> 
 def latency_readings(samples: Samples, scope: str) -> list[Reading]:
     """Return mean, p50, p90, p99 in seconds and the cores in use.
 
-    p90 and p99 are upper bounds at 99 % confidence (MLPerf's early-stopping rule), unavailable with too few calls.
+    p90 and p99 are upper bounds at 99 % confidence (MLPerf's early-stopping rule), `low` is the percentile as observed;
+    with too few calls they are unavailable.
     """
     times = samples.wall_ns / 1e9
     return [
@@ -99,7 +100,7 @@ def _percentile(name: str, times: NDArray[np.float64], share: float, scope: str)
     if bound is None:
         return unavailable(name, f"n too small: {calls} of {percentiles.samples_needed(share)}", "s", samples=calls)
     observed = float(np.quantile(times, share))
-    scope = f"upper bound at 99 % confidence (observed: {observed:.4g} s), {scope}"
+    scope = f"upper bound at 99 % confidence, {scope}"
     found = percentiles.Estimate(
         value=bound, low=min(observed, bound), high=bound, level=percentiles.CONFIDENCE, samples=calls
     )

@@ -68,6 +68,7 @@ def _content(result: Result, folder: Path | None) -> dict[str, Any]:
         "model": result.as_given.variant.model.path.name if result.as_given.variant else "",
         "time": result.comparison.measurements[-1].time if result.comparison.measurements else "",
         "status": page.status(result),
+        "failures": page.failures(result),
         "warnings": page.warnings(result),
         "goal": page.goal(result),
         "tiles": page.tiles(result),

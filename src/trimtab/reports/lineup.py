@@ -29,7 +29,7 @@ OTHERS = ("#009e73", "#b3589a", "#c98a00", "#4aa3d8")
 """Okabe and Ito's colours (distinct for the colour-blind), darkened where they would be faint on white."""
 
 Part = Literal["given", "untouched", "winner", "finalist", "tried"]
-_ORDER = {"proven": 0, "unproven": 1, "kept": 2, "dropped": 3, "failed": 4}
+_ORDER = {"proven": 0, "unproven": 1, "kept": 2, "dropped": 3, "skipped": 4, "failed": 5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ def certificate(result: Result) -> Facts:
 def measured(result: Result) -> Facts:
     """Return how it was measured: protocol, self-test, noise."""
     ratios, test = result.comparison.ratios, result.comparison.self_test
-    said = "not run" if test is None else f"{words.factor(test)} ({words.factor_interval(test)}): {test.verdict}"
+    said = "not run" if test is None else words.control_words(test, "a longer --budget")
     return [
         *(_protocol(ratios[0]) if ratios else []),
         ("Self-test, one variant against itself", said),

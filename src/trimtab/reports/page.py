@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from trimtab.core.values import Ratio, Reading, Result
+from trimtab.core.values import Ratio, Reading, Result, Trial
 from trimtab.reports import lineup, words
 from trimtab.reports.lineup import Entry
 
 _COLUMNS = ("latency_p50", "bytes", "peak_memory")
 _CLASSES_SHOWN = 12
+_FAILURES_SHOWN = 3
 
 STATES = {
-    "proven": "proven to keep the goal",
-    "unproven": "good enough as far as seen, but not proven",
+    "proven": "its quality is proven to keep the goal, which says nothing of its speed",
+    "unproven": "its quality is good enough as far as seen, but not proven",
     "kept": "measured and kept for comparison",
     "dropped": "given up because the evidence spoke against it",
+    "skipped": "the technique had nothing to gain here",
     "failed": "could not be made or run",
 }
 
@@ -54,6 +56,26 @@ def warnings(result: Result) -> list[str]:
             "Don't rely on the ratios below; run again on a quieter machine."
         )
     return [*found, *result.warnings]
+
+
+def failures(result: Result) -> str:
+    """Return which techniques failed and why, in one line; "" when none did.
+
+    A variant without steps counts for its runtime. Of a technique that also worked it says how often it failed.
+    """
+    tried: dict[str, list[Trial]] = {}
+    for trial in result.trials:
+        name = trial.steps[-1].technique if trial.steps else trial.settings.runtime
+        tried.setdefault(name, []).append(trial)
+    said = []
+    for name, trials in tried.items():
+        if failed := [trial for trial in trials if trial.state == "failed"]:
+            share = "" if len(failed) == len(trials) else f" in {len(failed)} of {len(trials)} trials"
+            why = (failed[0].reason.splitlines() or ["no reason told"])[0]
+            said.append(f"{name}{share} ({words.shortened(why)})")
+    more = len(said) - _FAILURES_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return f"Failed: {', '.join(said[:_FAILURES_SHOWN])}{rest}." if said else ""
 
 
 def tiles(result: Result) -> list[Fields]:

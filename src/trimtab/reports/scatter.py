@@ -7,7 +7,7 @@ from typing import Any
 from trimtab.core.values import Result
 from trimtab.reports import lineup, words
 from trimtab.reports.figures.style import TOKENS
-from trimtab.reports.figures.tradeoff import allowed, axis_label, default_axes, fitting_scale, marker
+from trimtab.reports.figures.tradeoff import allowed, axis_label, default_axes, extent, fitting_scale, marker
 from trimtab.reports.lineup import Entry
 
 _SHAPES = {"s": "square", "D": "diamond", "o": "circle", "^": "triangle", "X": "cross"}
@@ -16,11 +16,11 @@ _SHAPES = {"s": "square", "D": "diamond", "o": "circle", "^": "triangle", "X": "
 def scatter(result: Result) -> dict[str, Any] | None:
     """Return axes and points, ready to be written as JSON; None when there are fewer than two points or axes."""
     entries = [entry for entry in lineup.lineup(result) if entry.readings]
-    axes = _axes(entries)
     across, up = default_axes(result)
+    bound = allowed(result, up)
+    axes = _axes(entries, {} if bound is None else {up: bound})
     if len(entries) < 2 or across not in axes or up not in axes:
         return None
-    bound = allowed(result, up)
     return {
         "x": across,
         "y": up,
@@ -30,8 +30,8 @@ def scatter(result: Result) -> dict[str, Any] | None:
     }
 
 
-def _axes(entries: list[Entry]) -> dict[str, dict[str, Any]]:
-    """Return every reading of a whole model that at least two variants have, with the unit to show it in."""
+def _axes(entries: list[Entry], bounds: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Return every reading of a whole model that at least two variants have, with its unit and where the axis ends."""
     found = {}
     for name in dict.fromkeys(reading.name for entry in entries for reading in entry.readings):
         readings = [reading for entry in entries if (reading := entry.reading(name))]
@@ -42,6 +42,7 @@ def _axes(entries: list[Entry]) -> dict[str, dict[str, Any]]:
                 "label": words.label(name),
                 "title": axis_label(readings[0], scale),
                 "factor": scale.factor,
+                "ends": list(extent(readings, bounds.get(name))),
                 "better": readings[0].direction,
             }
     return found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_COLOURS = {"proven": "green", "unproven": "yellow", "failed": "red", "dropped": "", "kept": ""}
+_COLOURS = {"proven": "green", "unproven": "yellow", "failed": "red"}
 _MOST_PLACES, _WORST_PLACES = 20, 5
 """With more classes than the first number, only the second number of them is shown, the worst; --json has them all."""
 
@@ -29,13 +29,15 @@ _GROUPS = {
 
 
 def verdict(result: Result) -> RenderableType:
-    """Return the warnings, loud, the verdict sentence, and what else was found."""
+    """Return the warnings, loud, what failed, the verdict sentence, and what else was found."""
     from rich.console import Group
     from rich.padding import Padding
 
     kind, said = page.status(result)
     style = {"proven": "bold green", "speed": "bold yellow", "unmet": "bold red"}[kind]
     lines = [plain(f"WARNING: {warning}", "bold yellow") for warning in page.warnings(result)]
+    if failed := page.failures(result):
+        lines.append(plain(failed, "red"))
     lines += [plain(said, style), plain(result.verdict, "bold"), *map(plain, result.notes)]
     return Padding(Group(*lines), (1, 0))
 
@@ -57,18 +59,21 @@ def finalists_table(result: Result) -> Table:
 def trials_table(result: Result) -> Table:
     """Return everything that was tried: its state, what it gained and lost, and why it was given up."""
     change = f"{lineup.metric(result)}_change"
-    table = _table("Variant", "State", "time vs as given", "quality", "Why", left=("Variant", "State", "Why"))
+    table = _table("Variant", "State", "time vs\nas given", "quality", "Why", left=("Variant", "State", "Why"))
     for entry in lineup.lineup(result):
         trial = entry.trial
         if trial is None or entry.part in ("given", "untouched"):
             continue
         table.add_row(
             plain(entry.name),
-            plain(trial.state, _COLOURS[trial.state]),
+            plain(trial.state, _COLOURS.get(trial.state, "")),
             _cell(entry.reading("relative_time")),
             _cell(entry.reading(change)),
-            plain(trial.reason),
+            plain(words.shortened(trial.reason)),
         )
+    if {trial.state for trial in result.trials} & {"proven", "unproven"}:
+        table.caption = plain("“proven” and “unproven” speak of quality only, not of speed", "dim")
+        table.caption_justify = "left"
     return table
 
 
@@ -97,8 +102,8 @@ def comparison_table(comparison: Comparison) -> Group:
     lines += [plain(sentence) for sentence in sentences(comparison)]
     test = comparison.self_test
     if test is not None:
-        between = f"{words.factor(test)} ({words.factor_interval(test)})"
-        lines.append(plain(f"Self-test, the first against itself: {between}, {test.verdict}."))
+        said = words.control_words(test, "more --seconds")
+        lines.append(plain(f"Self-test, the first against itself: {said}."))
     return Group(*lines)
 
 
@@ -125,7 +130,7 @@ def measurement_table(measurement: Measurement) -> Table:
     for group, members in _grouped(readings):
         if table.row_count:
             table.add_section()
-        table.add_row(plain(group, "bold"))
+        table.add_row(plain(group, "bold"), "", "", plain(_items(members) if group == "Quality" else "", "dim"))
         for reading in _worst_places(members):
             table.add_row(
                 plain(f"  {words.label(reading.name, reading.place)}"), plain(words.value(reading)),
@@ -154,6 +159,14 @@ def _grouped(readings: Sequence[Reading]) -> Iterable[tuple[str, list[Reading]]]
 
 def _group(reading: Reading) -> str:
     return next((group for group, prefixes in _GROUPS.items() if reading.name.startswith(prefixes)), "Other")
+
+
+def _items(readings: Sequence[Reading]) -> str:
+    """Return which items quality was read on, and how many: "select split, 250 items"."""
+    first = next((reading for reading in readings if reading.value is not None), None)
+    if first is None:
+        return ""
+    return ", ".join(filter(None, (first.scope, words.plural(first.samples, "item") * (first.samples > 1))))
 
 
 def _origin(reading: Reading) -> str:

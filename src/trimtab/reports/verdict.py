@@ -24,6 +24,7 @@ def verdict(
         winner: The trial that is returned; None when no variant kept the goal.
         over_given: The final ratio of the winner over the model as given; None when they are the same.
         over_untouched: The final ratio of the winner over the best untouched variant; None when they are the same.
+            Where that is the model as given, the two ratios are one and told once.
         certificate: What was proven; None when nothing was.
         reason: Why the goal is unmet; used when there is no winner.
         before: What the goal improves, read of the model as given, where that is no time (size, memory, MACs).
@@ -32,7 +33,9 @@ def verdict(
     if winner is None:
         because = f": {reason.rstrip('.')}" if reason else ""
         return f"No variant met the goal{because}. The model as given remains the one to use."
-    compared = ((over_given, "the model as given"), (over_untouched, "the best untouched variant"))
+    compared = [(over_given, "the model as given"), (over_untouched, "the best untouched variant")]
+    if over_given is not None and over_untouched is not None and over_given.baseline == over_untouched.baseline:
+        compared = [(over_given, "the model as given, itself the best untouched variant")]
     faster = " and ".join(words.ratio_words(ratio, than) for ratio, than in compared if ratio is not None)
     gained = " and ".join(filter(None, (_improvement(before, after), faster and f"is {faster}")))
     if not gained:

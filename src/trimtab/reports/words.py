@@ -38,6 +38,9 @@ _LABELS = {
     "cosine": "cosine similarity",
 }
 
+_UPPER_BOUNDS = ("latency_p90", "latency_p99")
+"""Readings whose value is an upper bound, the upper end of their interval; the lower end is the percentile as seen."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _BYTES = ("bytes", "byte", "B")
@@ -98,7 +101,10 @@ def quantity(value: float, unit: str, name: str = "") -> str:
 
 
 def interval(reading: Reading) -> str:
-    """Return the interval of a reading in the unit its value is shown in, "" when it has none."""
+    """Return the interval of a reading in the unit its value is shown in, "" when it has none.
+
+    Of an upper bound it is how sure the bound is, and the percentile that was seen.
+    """
     if reading.value is None or reading.low is None or reading.high is None:
         return ""
     metric = reading.name.removesuffix("_change")
@@ -106,6 +112,8 @@ def interval(reading: Reading) -> str:
         return _differences(reading.low, reading.high, metric)
     shown, digits = _look(reading, reading.value)
     low, high = (_number(bound / shown.factor, digits) for bound in (reading.low, reading.high))
+    if reading.name in _UPPER_BOUNDS:
+        return f"{percent(reading.level)} sure; seen {low}"
     between = f"{low}{' to ' if reading.low < 0 else '–'}{high}"
     return between if reading.level == 0.95 else f"{between} at {percent(reading.level)}"
 
@@ -113,14 +121,14 @@ def interval(reading: Reading) -> str:
 def value(reading: Reading) -> str:
     """Return the value of a reading with its unit; in words when it is unavailable."""
     if reading.value is None:
-        return "n too small" if reading.name.startswith("latency_p") else "unavailable"
+        return "n too small" if reading.name in _UPPER_BOUNDS else "unavailable"
     metric = reading.name.removesuffix("_change")
     if metric != reading.name:
         return amount(reading.value, metric, signed=True)
     shown, digits = _look(reading, reading.value)
     if reading.unit in ("1", "bit") and reading.provenance == "counted" and shown.factor == 1.0:
         digits = 0 if float(reading.value).is_integer() else digits
-    mark = "≈ " if reading.provenance in ("modelled", "assumed") else ""
+    mark = "at most " if reading.name in _UPPER_BOUNDS else "≈ " * (reading.provenance in ("modelled", "assumed"))
     return mark + _with_unit(_number(reading.value / shown.factor, digits), shown)
 
 
@@ -181,6 +189,21 @@ def ratio_words(ratio: Ratio, than: str) -> str:
     return f"{factor(ratio)} {ratio.verdict} ({between}) than {than}"
 
 
+def control_words(test: Ratio, longer: str) -> str:
+    """Return what a control, a model timed against itself, says of its run; `longer` is what such a run takes more of.
+
+    A control fails only where it sees a difference. An interval wider than the margin says how small a difference
+    the run could have seen.
+    """
+    seen = f"{factor(test)} ({factor_interval(test)})"
+    if test.verdict in ("faster", "slower"):
+        return f"{seen}, {test.verdict}: it failed; rely on no ratio of this run, time again on a quieter machine"
+    if test.verdict == "equivalent":
+        return f"{seen}: no difference, as it should be"
+    room = percent(max(test.high, 1 / test.low) - 1)
+    return f"{seen}: no difference seen, as it should be, but noise leaves room for {room}; with {longer} it narrows"
+
+
 def is_share(metric: str) -> bool:
     """Say whether differences of a metric are said in points (hundredths)."""
     return metric in _SHARES or metric.startswith("agreement")
@@ -215,6 +238,11 @@ def proof_words(proof: NoWorse, name: str, other: str) -> str:
 def percent(share: float) -> str:
     """Return a share in percent, without digits that say nothing: 0.95 is "95 %"."""
     return f"{_number(share * 100, 0 if math.isclose(share * 100, round(share * 100)) else 1)} %"
+
+
+def shortened(text: str, most: int = 64) -> str:
+    """Return a text as a table of a terminal shows it: of one longer than so many characters the beginning."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from matplotlib.container import ErrorbarContainer
 
 from trimtab.core.values import Comparison, Goal, Reading
 from trimtab.reports import lineup
-from trimtab.reports.figures.tradeoff import allowed, axis_label, default_axes, fitting_scale, marker, tradeoff
+from trimtab.reports.figures.tradeoff import allowed, axis_label, default_axes, extent, fitting_scale, marker, tradeoff
 from trimtab.reports.words import Scale
 
 NAME = "static-int8 on openvino"
@@ -64,10 +65,34 @@ def test_the_allowed_loss_is_a_line_only_where_something_is_protected(result, sp
     assert allowed(result.comparison, "accuracy_change") is None
 
 
-def test_the_front_runs_through_the_unbeaten(result):
-    front = next(line for line in tradeoff(result).axes[0].lines if line.get_label() == "Pareto front")
-    assert list(front.get_xdata()) == pytest.approx([0.33, 1 / 2.9, 1.3 / 2.9])
-    assert front.get_drawstyle() == "steps-post", "between two points nothing better is known than the left one"
+def front(figure):
+    return next(line for line in figure.axes[0].lines if line.get_label() == "Pareto front")
+
+
+def test_the_front_runs_through_the_unbeaten_and_on_to_the_borders(result):
+    figure = tradeoff(result)
+    right, bottom = figure.axes[0].get_xlim()[1], figure.axes[0].get_ylim()[0]
+    line = front(figure)
+    assert list(line.get_xdata()) == pytest.approx([0.33, 0.33, 1 / 2.9, 1.3 / 2.9, right])
+    assert line.get_ydata()[0] == bottom
+    assert line.get_ydata()[-1] == line.get_ydata()[-2] == 0.0, "nothing lost"
+    assert line.get_drawstyle() == "steps-post", "between two points nothing better is known than the left one"
+
+
+def test_a_front_of_one_variant_is_seen_too(result):
+    pair = Comparison(measurements=result.comparison.measurements[1:3])
+    xs, ys = front(tradeoff(pair, "latency_p50", "bytes")).get_data()
+    assert list(xs[:2]) == pytest.approx([1.0, 1.0])
+    assert list(ys[1:]) == pytest.approx([0.47, 0.47])
+    assert ys[0] > 1.69, "smaller is better: the line comes from above"
+
+
+def test_where_more_is_better_the_front_ends_at_the_left_and_below(result):
+    figure = tradeoff(result, "accuracy_change", "accuracy")
+    line = front(figure)
+    assert line.get_drawstyle() == "steps-pre"
+    assert line.get_xdata()[0] == figure.axes[0].get_xlim()[0]
+    assert line.get_ydata()[-1] == figure.axes[0].get_ylim()[0]
 
 
 def test_other_axes_can_be_asked_for(result):
@@ -122,3 +147,54 @@ def test_parts_and_states_differ_in_shape(result):
     tried = entries["nncf-int8 on openvino"]
     states = [marker(replace(tried, state=state)) for state in ("unproven", "dropped", "failed", "kept")]
     assert states == ["^", "X", "X", "o"]
+
+
+def between(value, low=None, high=None):
+    return Reading(name="relative_time", value=value, low=low, high=high)
+
+
+class TestExtent:
+    """Where an axis ends."""
+
+    def test_usual_intervals_are_drawn_whole(self):
+        first, last = extent([between(1.0), between(0.5, 0.45, 0.55), between(0.4, 0.38, 0.43)])
+        assert first < 0.38
+        assert last > 1.0
+
+    def test_one_very_wide_interval_squeezes_nobody(self):
+        readings = [between(value, 0.95 * value, 1.05 * value) for value in (0.2, 0.3, 0.4, 1.0)]
+        alone, beside = extent(readings), extent([*readings, between(0.9, 0.1, 19.0)])
+        assert beside[1] - beside[0] < 2 * (alone[1] - alone[0])
+
+    @pytest.mark.parametrize("wide", [5.0, math.inf])
+    def test_every_value_is_inside_however_far_it_lies(self, wide):
+        readings = [between(0.2, 0.1, 0.3), between(9.0, 9.0 - wide, 9.0 + wide), between(-4.0)]
+        first, last = extent(readings, bound=12.0)
+        assert math.isfinite(last - first)
+        assert first < -4.0
+        assert last > 12.0
+
+    def test_equal_values_with_wide_intervals_show_most_of_these(self):
+        first, last = extent([between(0.0, -wide, wide) for wide in (0.4, 1.0, 1.0, 2.6, 90.0)])
+        assert -5 < first < -2.6
+        assert 2.6 < last < 5
+
+    @pytest.mark.parametrize("values", [(0.0,), (3.0, 3.0), (math.inf,), (math.inf, 1.0)])
+    def test_there_is_room_around_a_single_value_or_none(self, values):
+        first, last = extent([between(value) for value in values])
+        assert math.isfinite(last - first)
+        assert first < last
+
+
+def arrows(figure):
+    """Where the ends of intervals are cut, by the sign drawn there."""
+    return {line.get_marker(): tuple(line.get_xydata()[0]) for line in figure.axes[0].lines if not line.get_clip_on()}
+
+
+def test_an_interval_that_goes_on_has_an_arrow_at_the_border(result):
+    assert arrows(tradeoff(result)) == {}
+    trials = list(result.trials)
+    trials[4] = replace(trials[4], screening=replace(trials[4].screening, high=40.0))
+    figure = tradeoff(replace(result, trials=tuple(trials)))
+    ((sign, place),) = arrows(figure).items()
+    assert (sign, place) == (">", pytest.approx((figure.axes[0].get_xlim()[1], -0.75)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,14 +39,18 @@ def tradeoff(source: Result | Comparison, x: str | None = None, y: str | None = 
     with style.styled():
         figure = style.blank(8.6, 4.6)
         axes = figure.add_subplot()
-        scales = [fitting_scale([right for _, right, _ in points]), fitting_scale([high for _, _, high in points])]
+        columns = [[right for _, right, _ in points], [high for _, _, high in points]]
+        scales, bound = [fitting_scale(column) for column in columns], allowed(source, up)
+        axes.set_xlim(*(end / scales[0].factor for end in extent(columns[0])))
+        axes.set_ylim(*(end / scales[1].factor for end in extent(columns[1], bound)))
         _draw_front(axes, points, scales)
         for entry, right, high in reversed(points):
             _draw_point(axes, entry, (right, high), scales)
-        _draw_limit(axes, source, up, scales[1])
+        if bound is not None:
+            looks: dict[str, Any] = {"color": style.WORSE, "linewidth": 1, "linestyle": (0, (1, 2)), "zorder": 1}
+            axes.axhline(bound / scales[1].factor, label="allowed loss", **looks)
         axes.set_xlabel(axis_label(points[0][1], scales[0]))
         axes.set_ylabel(axis_label(points[0][2], scales[1]))
-        axes.margins(0.08, 0.14)
         axes.tick_params(length=0)
         figure.legend(
             handles=_legend_handles(axes, points), loc="outside right upper", labelspacing=0.9, handletextpad=0.6
@@ -88,16 +93,39 @@ def fitting_scale(readings: Sequence[Reading]) -> words.Scale:
     return words.scale(readings[0].name, readings[0].unit, middle)
 
 
+def extent(readings: Sequence[Reading], bound: float | None = None) -> tuple[float, float]:
+    """Return where an axis begins and ends, around all values, the bound, and most of the intervals.
+
+    An interval stretches the axis by at most three times the median one, or by half of what the values span where
+    that is more. What reaches further is cut, lest one very wide interval squeezes all points.
+    """
+    found = [(value, low, high) for value, low, high in map(style.bounds, readings) if math.isfinite(value)]
+    fixed = [value for value, _, _ in found] + ([] if bound is None else [bound])
+    if not fixed:
+        return 0.0, 1.0
+    reaches = [reach for value, low, high in found for reach in (value - low, high - value)]
+    reaches = sorted(reach for reach in reaches if 0 < reach < math.inf)
+    usual = reaches[(len(reaches) - 1) // 2] if reaches else 0.0
+    most = max(3 * usual, (max(fixed) - min(fixed)) / 2)
+    first = min([*fixed, *(max(value - most, low) for value, low, _ in found)])
+    last = max([*fixed, *(min(value + most, high) for value, _, high in found)])
+    room = 0.07 * (last - first) or 0.1 * abs(last) or 1.0
+    return first - room, last + room
+
+
 def _draw_front(axes: Axes, points: Sequence[tuple[Entry, Reading, Reading]], scales: Sequence[words.Scale]) -> None:
-    """Draw the front as steps: between two of its points nothing better is known."""
+    """Draw the front as steps to the borders: nothing that was measured lies beyond, not even between two points."""
     _, right, high = points[0]
     plain = [(a.value or 0.0, b.value or 0.0) for _, a, b in points]
     best = lineup.front(plain, (right.direction == "higher", high.direction == "higher"))
     xs, ys = ([plain[index][side] / scales[side].factor for index in best] for side in (0, 1))
-    where: Literal["pre", "post"] = "pre" if right.direction == "higher" else "post"
-    axes.step(
-        xs, ys, where=where, color=style.MUTED, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1, label="Pareto front"
-    )
+    higher = right.direction == "higher"
+    where: Literal["pre", "post"] = "pre" if higher else "post"
+    worst = axes.get_ylim()[high.direction != "higher"]
+    xs = [axes.get_xlim()[0], *xs, xs[-1]] if higher else [xs[0], *xs, axes.get_xlim()[1]]
+    ys = [ys[0], *ys, worst] if higher else [worst, *ys, ys[-1]]
+    looks: dict[str, Any] = {"color": style.INK, "linewidth": 1.5, "linestyle": (0, (4, 3)), "zorder": 1}
+    axes.step(xs, ys, where=where, label="Pareto front", **looks)
 
 
 def _draw_point(axes: Axes, entry: Entry, readings: tuple[Reading, Reading], scales: Sequence[words.Scale]) -> None:
@@ -120,6 +148,20 @@ def _draw_point(axes: Axes, entry: Entry, readings: tuple[Reading, Reading], sca
         label=_legend(entry),
         zorder=4 if entry.won else 3 if main else 2,
     )
+    _draw_cuts(axes, (x, left, right), (y, below, above), entry.colour)
+
+
+def _draw_cuts(axes: Axes, across: tuple[float, ...], up: tuple[float, ...], colour: str) -> None:
+    """Draw an arrow where an interval (value, low, high) goes on beyond the border."""
+    (x, left, right), (y, below, above) = across, up
+    (first, last), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    ends = [
+        (left < first, first, y, "<"), (right > last, last, y, ">"),
+        (below < bottom, x, bottom, "v"), (above > top, x, top, "^"),
+    ]  # fmt: skip
+    for cut, at, height, shape in ends:
+        if cut:
+            axes.plot(at, height, marker=shape, markersize=6, color=colour, clip_on=False)
 
 
 def _legend(entry: Entry) -> str:
@@ -151,10 +193,3 @@ def allowed(source: Result | Comparison, up: str) -> float | None:
     if not isinstance(source, Result) or source.goal.max_drop is None or up != f"{lineup.metric(source)}_change":
         return None
     return -source.goal.max_drop
-
-
-def _draw_limit(axes: Axes, source: Result | Comparison, up: str, scale: words.Scale) -> None:
-    bound = allowed(source, up)
-    if bound is not None:
-        looks: dict[str, Any] = {"color": style.WORSE, "linewidth": 1, "linestyle": (0, (1, 2)), "zorder": 1}
-        axes.axhline(bound / scale.factor, label="allowed loss", **looks)

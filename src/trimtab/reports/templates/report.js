@@ -76,13 +76,6 @@
     return found;
   }
 
-  function extent(points, axis, extra) {
-    const bounds = points.flatMap((point) => point.values[axis.name].filter((value) => value !== null)).concat(extra);
-    let low = Math.min(...bounds) / axis.factor, high = Math.max(...bounds) / axis.factor;
-    const room = (high - low) * 0.07 || Math.abs(high) * 0.1 || 1;
-    return [low - room, high + room];
-  }
-
   function outline(shape, size) {
     const s = size;
     return {
@@ -107,7 +100,7 @@
     live.replaceChildren();
     const svg = node("svg", { viewBox: `0 0 ${W} ${H}`, role: "group", "aria-label": `${y.label} over ${x.label}, ${points.length} variants; arrow keys move between them` }, live);
     const limits = data.limit && data.limit.axis === y.name ? [data.limit.value] : [];
-    const [x0, x1] = extent(points, x, []), [y0, y1] = extent(points, y, limits);
+    const [[x0, x1], [y0, y1]] = [x, y].map((axis) => axis.ends.map((end) => end / axis.factor));
     const across = (value) => LEFT + (value / x.factor - x0) / (x1 - x0) * (W - LEFT - RIGHT);
     const up = (value) => H - BOTTOM - (value / y.factor - y0) / (y1 - y0) * (H - TOP - BOTTOM);
 
@@ -128,12 +121,11 @@
       node("text", { class: "limit-name", x: W - RIGHT - 4, y: up(value) - 6, "text-anchor": "end" }, svg).textContent = "the goal allows no less";
     }
 
-    const best = front(points, x, y);
-    let path = "";
-    best.forEach((point, i) => {
-      const px = across(point.values[x.name][0]), py = up(point.values[y.name][0]);
-      path += i === 0 ? `M${px} ${py}` : x.better === "lower" ? `H${px}V${py}` : `V${py}H${px}`;
-    });
+    const best = front(points, x, y).map((point) => [across(point.values[x.name][0]), up(point.values[y.name][0])]);
+    const worst = y.better === "lower" ? TOP : H - BOTTOM;
+    const path = !best.length ? "" : x.better === "lower"
+      ? `M${best[0][0]} ${worst}${best.map(([px, py]) => `H${px}V${py}`).join("")}H${W - RIGHT}`
+      : `M${LEFT} ${best[0][1]}${best.map(([px, py]) => `V${py}H${px}`).join("")}V${worst}`;
     node("path", { class: "front", d: path }, svg);
 
     const taken = points.map((point) => {
@@ -152,13 +144,22 @@
     }
   }
 
+  // A whisker; where the axis ends before it does, an arrow says that it goes on.
+  function whisker(group, line, [start, end], [first, last], at) {
+    const a = Math.max(start, first), b = Math.min(end, last);
+    let d = `M${at(a, 0)}L${at(b, 0)}`;
+    if (start < first) d += `M${at(a + 8, -5)}L${at(a, 0)}L${at(a + 8, 5)}`;
+    if (end > last) d += `M${at(b - 8, -5)}L${at(b, 0)}L${at(b - 8, 5)}`;
+    node("path", { ...line, d }, group);
+  }
+
   function mark(svg, point, x, y, across, up) {
     const [vx, lx, hx] = point.values[x.name], [vy, ly, hy] = point.values[y.name];
     const px = across(vx), py = up(vy);
     const group = node("g", { class: "point", tabindex: "-1", role: "img", "aria-label": `${point.name}${point.note ? ` (${point.note})` : ""}: ${x.label} ${point.texts[x.name]}, ${y.label} ${point.texts[y.name]}` }, svg);
-    const line = { stroke: point.colour, "stroke-width": 1.8, "stroke-opacity": point.main ? 0.75 : 0.6 };
-    if (lx !== null && hx !== null) node("line", { ...line, x1: across(lx), x2: across(hx), y1: py, y2: py }, group);
-    if (ly !== null && hy !== null) node("line", { ...line, x1: px, x2: px, y1: up(ly), y2: up(hy) }, group);
+    const line = { fill: "none", stroke: point.colour, "stroke-width": 1.8, "stroke-opacity": point.main ? 0.75 : 0.6 };
+    if (lx !== null && hx !== null) whisker(group, line, [across(lx), across(hx)], [LEFT, W - RIGHT], (along, off) => `${along} ${py + off}`);
+    if (ly !== null && hy !== null) whisker(group, line, [up(hy), up(ly)], [TOP, H - BOTTOM], (along, off) => `${px + off} ${along}`);
     const place = { transform: `translate(${px} ${py})` };
     node("circle", { class: "halo", cx: px, cy: py, r: 13 }, group);
     const fill = point.shape === "cross" ? "none" : point.final ? point.colour : "var(--paper)";
