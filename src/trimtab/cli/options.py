@@ -87,7 +87,9 @@ Output = Annotated[Path, typer.Option("--output", help="The folder for bundle, r
 Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, memory or macs.")]
 Maximize = Annotated[str | None, _goal("--maximize", help="throughput.")]
 Limit = Annotated[list[str] | None, _goal("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')]
-Budget = Annotated[str, _search("--budget", help="Time for the whole run: 90s, 10m, 1h.")]
+Budget = Annotated[
+    str, _search("--budget", help="Time for the whole run: 90s, 10m, 1h. What is under way when it ends is finished.")
+]
 Trials = Annotated[int | None, _search("--trials", min=1, help="The most variants to try.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Meter = Annotated[
