@@ -79,6 +79,13 @@ class Thing:
     def children_hold_and_wait(self, *sizes):
         self.children_hold(*sizes)
         time.sleep(60)
+    def spins(self):
+        import threading
+        def spin():
+            while True:
+                self.total += 1
+        threading.Thread(target=spin, daemon=True).start()
+        return os.getpid()
     def keeps(self, size):
         self.kept = b"x" * size
         return os.getpid()
@@ -312,6 +319,51 @@ def test_the_child_dies_with_its_parent(start, tmp_path):
     parent.wait()
     parent.stdout.close()
     assert ended(child)
+
+
+def test_a_paused_child_uses_no_processor_and_goes_on_at_its_next_call(start):
+    process = start()
+    pid = process.call("spins")
+    process.pause()
+    process.pause()
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+    before = sum(psutil.Process(pid).cpu_times()[:2])
+    time.sleep(0.3)
+    assert sum(psutil.Process(pid).cpu_times()[:2]) == before
+    assert process.call("pid") == pid
+    assert psutil.Process(pid).status() != psutil.STATUS_STOPPED
+    process.pause()
+    process.close()
+    assert gone(pid)
+
+
+def test_a_paused_child_dies_with_its_parent_too(start, tmp_path):
+    code = f"""
+        import sys, time
+        sys.path.insert(0, {str(tmp_path)!r})
+        from trimtab.core.process import Process
+        process = Process("thing:Thing", log=__import__("pathlib").Path({str(tmp_path / "w.log")!r}))
+        pid = process.call("pid")
+        process.pause()
+        print(pid, flush=True)
+        time.sleep(60)
+    """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert ended(child)
+
+
+def test_pausing_one_that_never_started_or_was_closed_does_no_harm(start):
+    process = start()
+    process.pause()
+    process.call("pid")
+    process.close()
+    process.pause()
 
 
 def test_an_interrupt_ends_the_child_so_that_no_late_answer_is_mistaken(start):

@@ -5,8 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from trimtab.core.values import Settings, Variant
 from trimtab.meters import interleave as subject
 from trimtab.meters.interleave import block_calls, interleave
+from trimtab.testing.fakes import FakeProcessSession
 
 INPUTS = {"x": np.zeros((1, 3), np.float32)}
 
@@ -40,6 +42,20 @@ def test_every_round_has_one_block_of_every_session_in_an_order_that_changes(fak
     assert found.wall_s.shape == found.cpu_s.shape == (3, len(rounds))
     assert (np.sort(rounds, axis=1) == [0, 1, 2]).all()
     assert len({tuple(one) for one in rounds.tolist()}) > 1
+
+
+def test_all_but_the_one_that_is_timed_stand_still(clock):
+    standing: list[list[bool]] = []
+
+    def look(number: int, items: int) -> int:
+        standing.append([session.paused for session in sessions])
+        return 10**6
+
+    variant = Variant(model=None, settings=Settings(runtime="fake"))
+    sessions = [FakeProcessSession(variant, dict, look) for _ in range(3)]
+    interleave(sessions, [INPUTS] * 3, [0.02] * 3, seconds=8, rng=rng())
+    assert {sum(paused) for paused in standing} == {2}
+    assert all(session.paused for session in sessions), "nor does the last one run on"
 
 
 def test_a_block_is_the_median_of_its_calls_without_the_first_ones(fakes, clock):

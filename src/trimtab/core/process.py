@@ -72,6 +72,7 @@ class Process:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._dead: TrimtabError | None = None
+        self._paused = False
 
     @property
     def pid(self) -> int | None:
@@ -119,8 +120,17 @@ class Process:
         One that dies, or goes beyond its limits, is gone for good, and says so at every later call.
         """
         self.start()
+        if self._paused:
+            self._signal(signal.SIGCONT)
+            self._paused = False
         self._send((method, arguments))
         return self._receive(timeout_s if timeout_s is not None else self._limits.call_s, method)
+
+    def pause(self) -> None:
+        """Stop the child and all its threads until its next call."""
+        if self._child is not None and not self._paused:
+            self._signal(signal.SIGSTOP)
+            self._paused = True
 
     def close(self) -> None:
         """End the child. Closing twice does no harm."""
@@ -143,9 +153,14 @@ class Process:
     def _kill(self) -> int:
         """End the child and everything in its session; return its exit code."""
         assert self._child is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         return self._child.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child and everything in its session."""
+        assert self._child is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, number)
 
     def _send(self, message: object) -> None:
         assert self._pipe is not None

@@ -166,6 +166,19 @@ class Renewable(Protocol):
 
 
 @runtime_checkable
+class Pausable(Protocol):
+    """What a session may offer besides: to stand still while others are timed.
+
+    The threads of some engines spin while they idle (ONNX Runtime's for 40 ms and more), at the cost of whatever is
+    timed next.
+    """
+
+    def pause(self) -> None:
+        """Stop all threads of the session until its next call."""
+        ...
+
+
+@runtime_checkable
 class Meter(Protocol):
     """Reads one thing of a variant."""
 

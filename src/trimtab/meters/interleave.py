@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.protocols import Arrays, Session
+from trimtab.core.protocols import Arrays, Pausable, Session
 
 BLOCK_S = 0.015
 _MOST_CALLS = 200
@@ -47,6 +47,8 @@ def interleave(
 ) -> Rounds:
     """Time warm sessions in rounds, each round one block of every session in random order.
 
+    A session stands still while it is not its turn, so that no engine pays for another one's idling threads.
+
     Args:
         sessions: the warm sessions.
         inputs: what each session is fed; keep the objects the same from call to call.
@@ -58,12 +60,15 @@ def interleave(
     sizes = [block_calls(latency) for latency in latencies_s]
     wall: list[list[float]] = []
     cpu: list[list[float]] = []
+    for session in sessions:
+        _pause(session)
     end = time.monotonic() + seconds
     while len(wall) < 3 or time.monotonic() < end:
         wall_round, cpu_round = [0.0] * len(sessions), [0.0] * len(sessions)
         for index in rng.permutation(len(sessions)):
             counted, thrown = sizes[index]
             samples = sessions[index].time(inputs[index], counted + thrown)
+            _pause(sessions[index])
             wall_round[index] = _seconds(samples.wall_ns[thrown:])
             cpu_round[index] = _seconds(samples.cpu_ns[thrown:])
         wall.append(wall_round)
@@ -72,6 +77,11 @@ def interleave(
         if stop is not None and due and stop(np.asarray(wall).T):
             break
     return Rounds(wall_s=np.asarray(wall).T, cpu_s=np.asarray(cpu).T)
+
+
+def _pause(session: Session) -> None:
+    if isinstance(session, Pausable):
+        session.pause()
 
 
 def _seconds(nanoseconds: NDArray[Any]) -> float:

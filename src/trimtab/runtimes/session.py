@@ -47,6 +47,10 @@ class ProcessSession:
         """Return a session of the same variant in another process, not started yet."""
         return ProcessSession(self.variant, self._process.twin())
 
+    def pause(self) -> None:
+        """Stop the process until the next call."""
+        self._process.pause()
+
     def close(self) -> None:
         """End the process."""
         self._process.close()

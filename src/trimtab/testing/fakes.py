@@ -53,7 +53,9 @@ class FakeSession:
 
 
 class FakeProcessSession(FakeSession):
-    """A fake session that tells how it started, and opens others like it, which it remembers."""
+    """A fake session that tells how it started, opens others like it, which it remembers, and can stand still."""
+
+    paused = False
 
     told: Mapping[str, float] = {
         "load_s": 0.25,
@@ -66,6 +68,15 @@ class FakeProcessSession(FakeSession):
     def info(self) -> Mapping[str, float]:
         """Return what it is told to tell."""
         return self.told
+
+    def time(self, inputs: Arrays, calls: int, timeout_s: float | None = None) -> Samples:
+        """Go on, and return the times of the next calls without making them."""
+        self.paused = False
+        return super().time(inputs, calls, timeout_s)
+
+    def pause(self) -> None:
+        """Remember that it stands still."""
+        self.paused = True
 
     def fresh(self) -> FakeProcessSession:
         """Return another one that answers and takes time alike."""
