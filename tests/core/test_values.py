@@ -118,6 +118,7 @@ class TestSettings:
             ({"threads": 4, "streams": 1}, "ort, 4 threads, 1 stream"),
             ({"streams": 2, "precision": "bf16"}, "ort, 2 streams, bf16"),
             ({"spinning": False, "fusion": False}, "ort, no spinning, no fusion"),
+            ({"static_shapes": True}, "ort, static shapes"),
             ({"spinning": True, "extra": options(channels_last=True)}, "ort, spinning, channels_last=True"),
         ],
     )
@@ -131,6 +132,7 @@ class TestVariant:
         [
             {"model": replace(variant().model, digest="e")},
             {"model": replace(variant().model, format="openvino")},
+            {"model": replace(variant().model, signature=Signature(inputs=(spec("x", 1, 3),), outputs=()))},
             {"settings": Settings(runtime="openvino")},
             {"settings": Settings(runtime="onnxruntime", precision="bf16")},
             {"settings": Settings(runtime="onnxruntime", device="gpu")},

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from trimtab.core.errors import BadInput, MissingExtra
+from trimtab.core.hints import STATIC_ENGINES
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings, Variant, Workload
@@ -68,11 +69,63 @@ def test_the_engine_outlives_what_made_it(perceptron):
 def test_offers_fp32_first_and_the_small_types_only_where_the_processor_computes_them():
     here = replace(machine(), cores=1)
     small = OpenVinoRuntime().settings(replace(here, flags=()), Workload())
-    assert [settings.precision for settings in small] == ["fp32"]
+    assert [(settings.precision, settings.static_shapes) for settings in small] == [("fp32", False), ("fp32", True)]
     large = OpenVinoRuntime().settings(replace(here, flags=("avx512_bf16", "amx_fp16")), Workload())
-    assert [settings.precision for settings in large] == ["fp32", "bf16", "fp16"]
+    assert [settings.precision for settings in large if not settings.static_shapes] == ["fp32", "bf16", "fp16"]
     busy = OpenVinoRuntime().settings(replace(here, cores=4, flags=()), Workload(concurrency=3))
     assert busy[-1].streams == 3
+
+
+STATIC = replace(PLAIN, static_shapes=True)
+
+
+def compilations(monkeypatch) -> list[list[int]]:
+    """Return a list that fills with the shape of the first input of every model that is compiled."""
+    shapes: list[list[int]] = []
+    real = openvino.Core.compile_model
+
+    def compiled(self, model, *given):
+        shape = model.inputs[0].get_partial_shape()
+        shapes.append([size.get_length() if size.is_static else -1 for size in shape])
+        return real(self, model, *given)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compiled)
+    return shapes
+
+
+def test_static_shapes_compile_once_for_each_shape_that_comes_and_answer_the_same(perceptron, monkeypatch):
+    shapes = compilations(monkeypatch)
+    engine, free = OpenVinoRuntime().load(perceptron(STATIC)), OpenVinoRuntime().load(perceptron(PLAIN))
+    assert shapes == [[-1, 16]]
+    assert engine.precision is None
+    for items in (1, 3, 1, 3):
+        inputs = PERCEPTRON.inputs(items, items)
+        np.testing.assert_allclose(engine(inputs)["scores"], free(inputs)["scores"], atol=1e-6)
+    assert shapes[1:] == [[1, 16], [3, 16]]
+    assert engine.precision == "fp32"
+
+
+def test_static_shapes_keep_the_engines_of_the_last_shapes_only(perceptron, monkeypatch):
+    shapes = compilations(monkeypatch)
+    engine = OpenVinoRuntime().load(perceptron(STATIC))
+    sizes = [*range(1, STATIC_ENGINES + 2), STATIC_ENGINES + 1, 1]
+    for items in sizes:
+        assert len(engine(PERCEPTRON.inputs(items, 0))["scores"]) == items
+    assert [size for size, _ in shapes] == [*range(1, STATIC_ENGINES + 2), 1], "the first one had to go"
+
+
+def test_static_shapes_are_refused_where_they_are_static_as_it_is(perceptron):
+    variant = perceptron(STATIC)
+    assert OpenVinoRuntime().refuses(variant) is None
+    fixed = tuple(replace(spec, shape=(1, 16)) for spec in variant.model.signature.inputs)
+    signature = replace(variant.model.signature, inputs=fixed)
+    there = replace(variant, model=replace(variant.model, signature=signature))
+    assert "static as it is" in str(OpenVinoRuntime().refuses(there))
+
+
+def test_shapes_that_do_not_fit_are_one_clear_line(perceptron):
+    with pytest.raises(BadInput, match="openvino can't compile this model: "):
+        OpenVinoRuntime().load(perceptron(STATIC))({"x": np.zeros((1, 5), np.float32)})
 
 
 def test_an_operator_that_it_does_not_know_is_named_in_one_line(operator):

@@ -246,8 +246,9 @@ with np.load({str(inputs)!r}) as given:
     [
         Settings(runtime="onnxruntime", threads=1, spinning=False, fusion=False),
         Settings(runtime="openvino", precision="fp32", threads=1, streams=1),
+        Settings(runtime="openvino", precision="fp32", threads=1, static_shapes=True),
     ],
-    ids=lambda settings: settings.runtime,
+    ids=lambda settings: settings.label(),
 )
 def test_the_snippet_runs_with_only_its_engine_installed(bundle, tmp_path, settings):
     folder, inputs = bundle(settings), PERCEPTRON.inputs(3, 2)

@@ -29,10 +29,15 @@ def example(code: str) -> dict[str, np.ndarray]:
     return eval(compile(ast.Expression(given), "run.py", "eval"), {"np": np})  # noqa: S307 # what is tested
 
 
-SETTINGS = [Settings(runtime="onnxruntime"), Settings(runtime="openvino"), Settings(runtime="torch")]
+SETTINGS = [
+    Settings(runtime="onnxruntime"),
+    Settings(runtime="openvino"),
+    Settings(runtime="openvino", static_shapes=True),
+    Settings(runtime="torch"),
+]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.runtime)
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.label())
 def test_the_example_feeds_every_input_but_constants(settings):
     inputs = (
         spec("ids", ("batch", "sequence"), "int64"),
@@ -46,7 +51,7 @@ def test_the_example_feeds_every_input_but_constants(settings):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.runtime)
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.label())
 def test_names_of_strangers_stay_names(settings):
     """A model file is untrusted, and this code is run: no name in it may become code."""
     code = snippet(variant(settings, spec(EVIL, (1,)), path=f"model/{EVIL}", output=EVIL))

@@ -6,6 +6,9 @@ from trimtab.core.values import Settings
 
 OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
+STATIC_ENGINES = 8
+"""How many shapes a model with static shapes is kept compiled for."""
+
 
 def openvino_hints(settings: Settings) -> dict[str, str | int]:
     """Return the properties that OpenVINO compiles a model with; what is None is left to it."""

@@ -82,7 +82,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a model is run. None leaves a choice to the runtime; batch size belongs to the `Workload`."""
+    """How a model is run. None leaves a choice to the runtime; batch size belongs to the `Workload`.
+
+    With `static_shapes` a model of free dimensions is compiled for the shapes of a call, once for each that comes.
+    """
 
     runtime: str
     device: str = "cpu"
@@ -91,6 +94,7 @@ class Settings:
     precision: str | None = None
     spinning: bool | None = None
     fusion: bool = True
+    static_shapes: bool = False
     replicas: int = 1
     batching_window_s: float = 0.0
     extra: Options = ()
@@ -108,6 +112,8 @@ class Settings:
             words.append("spinning" if self.spinning else "no spinning")
         if not self.fusion:
             words.append("no fusion")
+        if self.static_shapes:
+            words.append("static shapes")
         words.extend(f"{name}={value}" for name, value in self.extra)
         return ", ".join(words)
 
@@ -144,9 +150,9 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """The name of this variant by its content; equal keys are the same weights run the same way."""
-        model = self.model
-        return content_digest(model.format, model.digest, repr(self.settings), repr(self.steps), repr(self.absorbed))
+        """The name of this variant by its content; equal keys are the same weights, fed and run the same way."""
+        how = (self.model.signature, self.settings, self.steps, self.absorbed)
+        return content_digest(self.model.format, self.model.digest, *map(repr, how))
 
     def label(self) -> str:
         """Return the variant in a few words: its steps, then its settings."""

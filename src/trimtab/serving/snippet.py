@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab.core.hints import openvino_hints
+from trimtab.core.hints import STATIC_ENGINES, openvino_hints
 from trimtab.core.values import Settings, Signature, Variant
 
 _HEAD = '''"""Runs this model with only its engine ({runtime}) installed: {install}."""
@@ -39,6 +39,33 @@ def run(inputs):
     return {{name: results[port] for name, port in zip({names}, compiled.outputs)}}
 '''
 
+_OPENVINO_STATIC = '''import openvino
+
+hints = {hints}
+core, requests = openvino.Core(), {{}}
+
+
+def compiled_for(shapes):
+    """Return a request of the model compiled for the shapes of one call."""
+    model = core.read_model(str(Path(__file__).parent / {path!r}))
+    model.reshape(dict(shapes))
+    return core.compile_model(model, "CPU", hints).create_infer_request()
+
+
+def run(inputs):
+    """Return the outputs by name; inputs are arrays by name, the first axis is the batch.
+
+    The first call with new shapes compiles the model for them; the last {most} are kept.
+    """
+    shapes = tuple((name, array.shape) for name, array in inputs.items())
+    if shapes not in requests:
+        while len(requests) >= {most}:
+            del requests[next(iter(requests))]
+        requests[shapes] = compiled_for(shapes)
+    results = requests[shapes].infer(inputs)
+    return dict(zip({names}, results.to_tuple()))
+'''
+
 _OTHER = '''import trimtab
 
 model = trimtab.load(Path(__file__).parent)
@@ -66,7 +93,8 @@ def snippet(variant: Variant) -> str:
         body = _ONNXRUNTIME.format(options=_session_options(settings), path=path)
     elif settings.runtime == "openvino":
         install, names = "pip install openvino numpy", [spec.name for spec in signature.outputs]
-        body = _OPENVINO.format(hints=openvino_hints(settings), path=path, names=names)
+        form = _OPENVINO_STATIC if settings.static_shapes else _OPENVINO
+        body = form.format(hints=openvino_hints(settings), path=path, names=names, most=STATIC_ENGINES)
     else:
         install = "pip install 'trimtab[torch]'" if settings.runtime.startswith("torch") else "pip install trimtab"
         body = _OTHER
