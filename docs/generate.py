@@ -65,7 +65,7 @@ MEANING = {
     "latency_p99": "upper bound of the 99th percentile at 99 % confidence; needs 662 calls",
     "load_time": "reading and compiling the model in a fresh process",
     "first_call": "the first call after loading",
-    "latency_end_to_end": "median time of preprocessing and call together",
+    "latency_end_to_end": "median time of preprocessing (tokenizing included, decoding files not) and call together",
     "throughput": "items per second; at a place such as `batch=8` those of that batch size",
     "cpu_use": "processor time over wall-clock time: cores in use during a call",
     "arithmetic": "bits of the numbers that the engine computes in, where it tells; the place is their type",
@@ -202,8 +202,11 @@ def readings_page() -> str:
         "# Readings\n\nThe names in `--json`, in `--limit`, in the manifest and in Python. They are stable: a change "
         "is announced in the change log. Units are SI; `1` is a plain number, and shares run from 0 to 1.\n\n"
         + table(("Name", "Meaning", "Unit", "Better"), rows)
-        + "\n`precision`, `recall` and `f1` also come as `_macro`, `_micro` and `_weighted`, and with a class as their "
-        "place. Plain, they are those of the positive class (binary) or the macro mean (several classes).\n"
+        + "\n`accuracy`, `precision`, `recall` and `f1` also come as `_macro`, `_micro` and `_weighted`, and with a "
+        "class as their place. Plain, the last three are those of the positive class (binary) or the macro mean "
+        "(several classes). "
+        "The accuracy of a class is the share of its items that is answered right, which is its recall; so "
+        "`accuracy_macro` is balanced accuracy, and `accuracy_micro` and `accuracy_weighted` are accuracy itself.\n"
         "\n## Fields of a reading\n\n"
         + fields(Reading)
         + "\n`provenance` is one of "
@@ -269,8 +272,8 @@ def preprocessing() -> str:
     step = tokenize_step(Path("tokenizer.json"))
     text += (
         f"\n## {step.technique}\n\nTurn texts into token ids, with `tokenizer` (a `tokenizer.json` or its folder, "
-        "beside the TOML file) and `length`, the most tokens that are kept (by default what the model or the "
-        "tokenizer says).\n"
+        "beside the TOML file), `length`, the most tokens that are kept (by default what the model or the "
+        "tokenizer says), and `width`, to which all texts are padded and cut (by default the longest of the data).\n"
     )
     return text
 
@@ -288,7 +291,8 @@ def bundle() -> str:
             [
                 ("`model/`", "the model's files"),
                 ("`manifest.json`", "how it is run, what was done, what was measured and proven"),
-                ("`run.py`", "runs the model with only its engine installed"),
+                ("`run.py`", "runs the model: alone on ONNX Runtime and OpenVINO, through trimtab on PyTorch"),
+                ("`tokenizer.json`", "what texts are prepared with, where the data is text"),
                 ("`evidence.npz`", "the original's answers to the certified items, for `trimtab verify`"),
                 ("`result.json`", "the whole search, for `trimtab plot` and `trimtab.reports`"),
                 ("`report.html`", "the report; opens offline"),

@@ -13,7 +13,7 @@ import pytest
 
 from trimtab import __version__
 from trimtab.core.errors import BadInput, CertificateBroken, GoalUnmet
-from trimtab.testing.networks import PERCEPTRON
+from trimtab.testing.networks import CONVOLUTION, PERCEPTRON
 from trimtab.workbench import hardware as hardware_module
 
 
@@ -64,7 +64,8 @@ class TestOptimize:
         done = trimtab("optimize", files[0], "--data", files[1], "--output", tmp_path / "out", "--dry-run")
         assert done.code == 0
         assert "baseline: as given on onnxruntime" in done.out
-        assert "best untouched: onnxruntime" in done.out
+        assert "best untouched: as given on openvino" in done.out
+        assert "not tried: bf16: it helps only goals and limits on bytes" in done.out
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.slow
@@ -191,6 +192,29 @@ class TestSmaller:
         )
         told = trimtab("measure", tmp_path / "out", "--meter", "size", "--json")
         assert json.loads(told.out)["variant"]["steps"][0]["technique"] == "dynamic-int8"
+
+    def test_simplifying_prints_what_was_fused(self, trimtab, tmp_path):
+        (tmp_path / "net.onnx").write_bytes(CONVOLUTION.graph(0).SerializeToString())
+        done = trimtab("apply", "simplify", tmp_path / "net.onnx", "--output", tmp_path / "out")
+        assert done.code == 0, done.err
+        first, second = done.out.splitlines()
+        assert first == f"simplify on onnxruntime: {tmp_path / 'out'}"
+        assert second.startswith("Conv + BatchNormalization → Conv (")
+
+    def test_a_meter_takes_options_typed_by_its_signature(self, trimtab, files):
+        words = ("measure", files[0], "--meter", "latency", "--json", "--option")
+        done = trimtab(*words, "latency.calls=9")
+        assert done.code == 0, done.err
+        found = {reading["name"]: reading for reading in json.loads(done.out)["readings"]}
+        assert found["latency_mean"]["samples"] == 9
+        for option, said in (
+            ("latency.calls=many", "latency's option calls takes a whole number, not 'many'"),
+            ("latency.colour=red", "latency has no option 'colour=red'; its options are: calls, seconds"),
+            ("memory.processes=2", "memory has options but isn't read: add it to the meters, or leave its options out"),
+            ("seconds=2", "'seconds=2' does not say whose option it is; type it like \"latency.seconds=20\""),
+        ):
+            done = trimtab(*words, option)
+            assert (done.code, said in done.err) == (2, True), done.err
 
     def test_the_machine_is_shown(self, trimtab, monkeypatch):
         from trimtab.core.values import Reading

@@ -147,6 +147,17 @@ def test_labels_that_are_permuted_are_asked_about(trimtab, files, tmp_path):
     clear_line(done, "label order", "--poor-model")
 
 
+def test_measuring_on_labels_that_do_not_fit_warns_and_goes_on(trimtab, files, tmp_path):
+    np.savez(tmp_path / "bad.npz", x=np.tile(INPUTS, (10, 1)), labels=np.tile((LABELS + 1) % 4, 10))
+    words = ["measure", files[0], "--data", tmp_path / "bad.npz", "--meter", "quality"]
+    done = trimtab(*words)
+    assert done.code == 0, done.err
+    assert "WARNING: the model is right on 0.0% of the items" in " ".join(done.out.split())
+    question, *notes = json.loads(trimtab(*words, "--json").out)["warnings"]
+    assert "the label order looks permuted" in question
+    assert any("certify items also occur in" in note for note in notes)
+
+
 def operator(path: Path, name: str, *shape: int) -> Path:
     """Write a model of a single operator of four outputs or of a number."""
     given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])
@@ -194,6 +205,8 @@ def test_a_model_that_no_engine_of_its_format_can_run(trimtab, tmp_path):
         (["--length", "x"], ("sequence=128",)),
         (["--state", "h"], ("h_in=h_out",)),
         (["--state", "h=g"], ("'h'",)),
+        (["--weights", "w.pt"], ("--weights gives the weights of a PyTorch factory", "leave it out")),
+        (["--input", "x:float32[1,3]"], ("--input says what a PyTorch factory takes", "leave it out")),
         (["--groups", "nobody"], ("nobody",)),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",

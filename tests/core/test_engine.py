@@ -149,6 +149,70 @@ def test_a_state_begins_as_zeros_of_its_own_shape_and_type():
     assert not seen["count_in"].any()
 
 
+def caching(inputs: Arrays) -> dict[str, Any]:
+    """Append x to a cache, and answer with the mean over it: a key too many would change the answer."""
+    present = np.concatenate([inputs["past_k"], inputs["x"][:, :, None]], axis=2)
+    return {"y": present.mean(axis=2), "present_k": present}
+
+
+def cached(*past: int | str, batch: int | str = "n", more: tuple[TensorSpec, ...] = ()) -> Signature:
+    """A cache of that shape, (batch, heads, length), whose length grows by a step."""
+    after = (*past[:2], f"{past[2]} + 1" if past[2] != "?" else "?")
+    return Signature(
+        inputs=(spec("x", batch, 3), *more, spec("past_k", *past, role="state", fed_by="present_k")),
+        outputs=(spec("y", batch, 3), spec("present_k", *after, role="state")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("signature", "items"),
+    [
+        (cached("n", 3, "past"), 4),
+        (cached("?", 3, "?", batch="?"), 4),
+        (cached("other", 3, "past"), 4),
+        (cached(1, 3, "past", batch=1), 1),
+        (cached(1, 3, "?", batch=1), 1),
+    ],
+)
+def test_a_cache_begins_empty_and_grows_with_every_step(signature, items):
+    steps = np.random.default_rng(0).normal(size=(items, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(Stateful(caching, signature)({"x": steps})["y"], steps.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(Stateful(caching, signature)({"x": steps[:, 0]})["y"], steps[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "state", "after", "sizes"),
+    [
+        (("n", 1, "side"), (2, "n", "side"), (2, "n", "side"), (2, 5, 7)),
+        (("n", 1, "side"), (2, "layers", 3), (2, "layers", 3), (2, 5, 3)),
+        (("?", 1, "side"), ("?", 3, "side"), ("?", 3, "side"), (5, 3, 7)),
+        (("n", 1, "side"), ("n", "kept", 3), ("n", "kept", 3), (5, 0, 3)),
+        (("n", 1, "side"), ("other", 3), ("?",), (5, 3)),
+    ],
+)
+def test_a_free_size_of_a_state_is_that_of_the_data_by_name_and_one_is_the_batch(data, state, after, sizes):
+    seen = {}
+
+    def remember(inputs: Arrays) -> dict[str, Any]:
+        seen.update(inputs)
+        return {"y": inputs["x"], "h_out": inputs["h_in"]}
+
+    signature = Signature(
+        inputs=(spec("x", *data), spec("h_in", *state, role="state", fed_by="h_out")),
+        outputs=(spec("y", *data), spec("h_out", *after, role="state")),
+    )
+    Stateful(remember, signature)({"x": np.zeros((5, 1, 7), np.float32)})
+    assert seen["h_in"].shape == sizes
+
+
+def test_a_mask_as_long_as_the_cache_can_not_be_fed_step_by_step_but_whole():
+    engine = Stateful(caching, cached("n", 3, "past", more=(spec("mask", "n", "past + 1"),)))
+    one = {"x": np.ones((2, 3), np.float32), "mask": np.ones((2, 1), np.float32)}
+    assert engine(one)["y"].tolist() == [[1, 1, 1]] * 2
+    with pytest.raises(BadInput, match=r"the input mask is as long as the cache.*give whole items"):
+        engine({"x": np.ones((2, 4, 3), np.float32), "mask": np.ones((2, 4, 1), np.float32)})
+
+
 def test_what_an_engine_tells_of_its_precision_is_told_of_sequences_too():
     class Bf16:
         precision = "bf16"

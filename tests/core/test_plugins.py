@@ -179,3 +179,48 @@ def test_a_label_never_changes_what_a_step_is():
     plain = Step(technique="prune")
     assert chosen.label() == plain.label()
     assert repr(chosen) != repr(plain), "keys of measurements and folders are made of this"
+
+
+class TestTyped:
+    """Options as a person types them, with the types of the class's own signature."""
+
+    def test_options_have_the_types_of_the_signature(self, monkeypatch):
+        given = ["share=0.25", "rounds=3", "method=taylor", "note=3"]
+        found = plugins.typed_options("techniques", "prune", given)
+        assert found == {"share": 0.25, "rounds": 3, "method": "taylor", "note": "3"}
+        assert plugins.make("techniques", "prune", options(found)).given == (0.25, "taylor", 3, "3")
+        with monkeypatch.context() as patch:
+            patch.setattr(plugins, "plugin_class", lambda group, name: Deciding)
+            found = plugins.typed_options("techniques", "deciding", ["limit=none", "fast=FALSE", "bits=4"])
+        assert found == {"limit": None, "fast": False, "bits": 4}
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("rounds=many", "prune's option rounds takes a whole number, not 'many'"),
+            ("share=half", "prune's option share takes a number, not 'half'"),
+            ("colour=red", "prune has no option 'colour=red'; its options are: share, method, rounds, note"),
+            ("rounds", "prune has no option 'rounds'"),
+        ],
+    )
+    def test_an_option_that_does_not_fit_is_named(self, text, words):
+        with pytest.raises(BadInput, match=words):
+            plugins.typed_options("techniques", "prune", [text])
+
+    def test_what_has_no_options_says_so(self):
+        with pytest.raises(BadInput, match="plain has no option 'a=1'; its options are: none"):
+            plugins.typed_options("techniques", "plain", ["a=1"])
+
+    def test_a_plug_in_is_typed_with_its_options_behind_a_colon(self):
+        assert plugins.typed("techniques", "prune") == ("prune", {})
+        assert plugins.typed("techniques", "prune:share=0.25,note=a:b") == ("prune", {"share": 0.25, "note": "a:b"})
+        with pytest.raises(BadInput, match="there is no technique named 'cut'"):
+            plugins.typed("techniques", "cut:share=1")
+
+    def test_options_of_several_say_whose_they_are(self):
+        found = plugins.named_options("techniques", ["prune.share=0.25", "prune.rounds=2"])
+        assert found == {"prune": {"share": 0.25, "rounds": 2}}
+        assert plugins.named_options("techniques", []) == {}
+        for text in ("share=0.25", "rounds"):
+            with pytest.raises(BadInput, match=f"'{text}' does not say whose option it is; type it like"):
+                plugins.named_options("techniques", [text])

@@ -57,6 +57,8 @@ class Thing:
         os._exit(code)
     def kills_itself(self):
         os.kill(os.getpid(), 9)
+    def says(self, words):
+        print(words)
     def hangs(self):
         while True:
             time.sleep(0.01)
@@ -434,6 +436,13 @@ def test_a_log_of_the_callers_own_is_kept_and_grows(start, tmp_path):
             process.call("exits", number)
         process.close()
     assert log.read_text().count("leaving") == 2
+
+
+def test_what_the_child_prints_is_in_the_log_though_it_is_killed(start, tmp_path):
+    process = start(log=tmp_path / "worker.log")
+    process.call("says", "Conv + Relu → FusedConv")
+    process.close()
+    assert (tmp_path / "worker.log").read_text() == "Conv + Relu → FusedConv\n"
 
 
 @pytest.mark.usefixtures("start")

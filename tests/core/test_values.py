@@ -289,3 +289,24 @@ def test_a_limit_holds_at_its_bound_and_on_one_side_of_it(value, bound):
 def test_a_goal_protects_one_point_and_errs_once_in_twenty_unless_said_otherwise():
     goal = Goal()
     assert (goal.max_drop, goal.error, goal.margin, goal.workload) == (0.01, 0.05, 0.03, Workload(batch=1))
+
+
+@pytest.mark.parametrize(
+    ("word", "objective", "direction"),
+    [
+        ("size", "bytes", "minimize"),
+        ("memory", "peak_memory", "minimize"),
+        ("macs", "macs", "minimize"),
+        ("bytes", "bytes", "minimize"),
+        ("latency", "latency", "minimize"),
+        ("throughput", "throughput", "maximize"),
+    ],
+)
+def test_a_goal_takes_the_words_that_people_type(word, objective, direction):
+    goal = Goal(objective=word)
+    assert (goal.objective, goal.direction) == (objective, direction)
+    assert replace(goal) == goal
+
+
+def test_a_limit_takes_the_words_that_people_type():
+    assert Limit(reading="p99", relation="<=", bound=0.02) == Limit(reading="latency_p99", relation="<=", bound=0.02)

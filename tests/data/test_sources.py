@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from trimtab.core.errors import BadInput, Unsafe
-from trimtab.data.sources import read_source
+from trimtab.data.sources import first_items, read_source
 from trimtab.data.table import ANY
 
 
@@ -103,3 +103,83 @@ def test_errors_of_a_part_name_the_part(tmp_path: Path, make_model) -> None:
     np.savez(tmp_path / "test.npz", inputs=np.ones((3, 4)), labels=np.zeros(3, int))
     with pytest.raises(BadInput, match="train: the arrays differ in length"):
         read_source(tmp_path, make_model().signature)
+
+
+ITEMS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+class Counted:
+    """A data set that counts how often it is asked for an item."""
+
+    def __init__(self, *items: object) -> None:
+        self.items = items
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> object:
+        self.asked += 1
+        return self.items[row]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ITEMS,
+        ITEMS.tolist(),
+        (ITEMS, [0, 1, 2, 0]),
+        {"x": ITEMS, "labels": [0, 1, 2, 0]},
+        {"inputs": ITEMS, "y": [0, 1, 2, 0]},
+        [(ITEMS[0], 0), (ITEMS[1], 1)],
+        [{"x": ITEMS[0], "label": 0}, {"x": ITEMS[1], "label": 1}],
+        Counted((ITEMS[0], 0), (ITEMS[1], 1)),
+        Counted({"x": ITEMS[0], "label": 0}),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_the_first_items_of_whatever_is_read_say_what_a_function_takes(source) -> None:
+    (name, array), *others = first_items(source, ["x", "scale"], ["x"]).items()
+    assert (name, array.shape[1:], others) == ("x", (3,), [])
+    np.testing.assert_array_equal(array[0], ITEMS[0])
+
+
+def test_of_a_data_set_only_the_first_item_is_read() -> None:
+    source = Counted(*((item, 0) for item in ITEMS))
+    first_items(source, ["x"], ["x"])
+    assert source.asked == 1
+
+
+def test_the_first_items_in_a_file_are_found(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", inputs=ITEMS, labels=np.zeros(4, int))
+    np.save(tmp_path / "data.npy", ITEMS)
+    for name in ("data.npz", "data.npy"):
+        np.testing.assert_array_equal(first_items(str(tmp_path / name), ["x"], ["x"])["x"], ITEMS)
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n")
+    assert first_items(tmp_path / "data.csv", ["x"], ["x"]) == {}
+    with pytest.raises(BadInput, match="No such file"):
+        first_items(tmp_path / "absent.npz", ["x"], ["x"])
+
+
+def test_optional_arguments_are_fed_when_they_are_there_but_labels_are_never_an_input() -> None:
+    takes, needs = ["ids", "mask", "labels", "scale"], ["ids"]
+    item = {"ids": np.arange(3), "mask": np.ones(3), "labels": 1}
+    assert list(first_items([item], takes, needs)) == ["ids", "mask"]
+    assert list(first_items([item], takes, [])) == ["ids", "mask"]
+    assert list(first_items([item], takes, ["ids", "labels"])) == ["ids", "mask", "labels"]
+    assert list(first_items([(np.arange(3), 1)], takes, [])) == ["ids"]
+
+
+def test_an_argument_that_nothing_feeds_is_named() -> None:
+    with pytest.raises(BadInput, match="takes 'left', 'right' but the data holds 'left'"):
+        first_items({"left": ITEMS}, ["left", "right"], ["left", "right"])
+    assert first_items(ITEMS, [], []) == {}
+    assert first_items(["a text", "another"], ["ids"], ["ids"]) == {}
+
+
+def test_a_model_that_takes_strings_is_refused_with_what_to_do(make_model) -> None:
+    for kind in ("object", "str"):
+        signature = make_model(text=(kind, "N")).signature
+        for source in (["a text"], ITEMS):
+            with pytest.raises(BadInput, match="'text' takes strings, which trimtab can't feed: export the part after"):
+                read_source(source, signature)

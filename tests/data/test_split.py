@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from trimtab.core.errors import BadInput
-from trimtab.data.split import CALIBRATE_ITEMS, Items, evenly, plan
+from trimtab.data.split import CALIBRATE_ITEMS, Items, evenly, plan, undivided
 
 seeds = st.integers(0, 2**32 - 1)
 strata = st.lists(st.integers(0, 4), min_size=8, max_size=400).map(np.array)
@@ -51,6 +51,21 @@ def test_another_seed_gives_another_plan() -> None:
     assert set(first["certify"].tolist()) != set(second["certify"].tolist())
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (None, {"certify": [0, 1, 2]}),
+        (["certify"] * 3, {"certify": [0, 1, 2]}),
+        (["train", "", "test"], {"train": [0], "certify": [1, 2]}),
+        (["select", "calibrate", "select"], {"calibrate": [1], "select": [0, 2]}),
+    ],
+)
+def test_items_that_are_only_looked_for_stay_where_they_are_named(names, expected) -> None:
+    found = undivided(Items(count=3, names=None if names is None else np.array(names)))
+    assert {name: rows.tolist() for name, rows in found.items()} == expected
+    assert list(found) == list(expected)
+
+
 def test_stratification_is_as_good_as_scikit_learns() -> None:
     labels = np.random.default_rng(0).choice(6, 2000, p=[0.5, 0.3, 0.1, 0.05, 0.04, 0.01])
     certify = plan(Items(count=2000, strata=labels), 3)["certify"]
@@ -94,6 +109,17 @@ def test_the_order_of_select_does_not_tell_the_class() -> None:
     labels = np.repeat([0, 1], 4000)
     select = plan(Items(count=8000, strata=labels), 0)["select"]
     assert abs(labels[select[:200]].mean() - 0.5) < 0.15
+
+
+def test_select_keeps_groups_together_in_an_order_that_does_not_tell_their_size() -> None:
+    groups = np.concatenate(
+        [np.repeat(np.arange(300), 2), np.repeat(np.arange(300, 600), 8), np.repeat([600, 601], 10)]
+    )
+    names = np.array(["select"] * 3000 + ["calibrate"] * 10 + ["certify"] * 10)
+    order = groups[plan(Items(count=len(groups), groups=groups, names=names), 0)["select"]]
+    firsts = order[np.r_[True, order[1:] != order[:-1]]]
+    assert sorted(firsts.tolist()) == list(range(600)), "no group comes twice"
+    assert abs((firsts[:300] >= 300).mean() - 0.5) < 0.15
 
 
 def test_names_given_in_advance_are_kept() -> None:

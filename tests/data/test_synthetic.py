@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from trimtab.core.errors import BadInput
 from trimtab.core.values import TensorSpec, Workload
 from trimtab.data.synthetic import inputs, shapes
 
@@ -61,3 +62,8 @@ def test_whole_numbers_fit_their_type_and_small_vocabularies(make_model, dtype: 
 def test_inputs_without_a_shape_or_without_a_number_are_made_too(make_model) -> None:
     made = inputs(make_model(position=("int64",), empty=("float32", "N", 0), mask=("bool",)).signature, Workload())
     assert (made["position"].shape, made["empty"].shape, made["mask"]) == ((), (1, 0), np.True_)
+
+
+def test_strings_are_not_made_up(make_model) -> None:
+    with pytest.raises(BadInput, match="'text' takes strings"):
+        inputs(make_model(text=("object", "N")).signature, Workload())

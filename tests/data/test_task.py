@@ -11,7 +11,7 @@ from trimtab.core.errors import BadInput
 from trimtab.core.values import Step, Task, options
 from trimtab.data.batches import batches, feeds, labels, prepare_raw
 from trimtab.data.checks import overlap
-from trimtab.data.task import DataRequest, open_task, sample
+from trimtab.data.task import DataRequest, items_to_certify, open_task, sample
 from trimtab.stats.noninferiority import fewest_items
 
 RNG = np.random.default_rng(0)
@@ -64,6 +64,28 @@ def test_any_change_of_content_or_meaning_changes_the_digest(tmp_path: Path, mak
         )
     ]
     assert len(set(digests)) == len(digests)
+
+
+def test_an_edited_metric_is_another_task(tmp_path: Path, make_model, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, helper = tmp_path / "edited_metric.py", tmp_path / "edited_helper.py"
+    code.write_text("from edited_helper import scaled\nown = lambda labels, outputs: scaled(1.0)\n")
+    helper.write_text("def scaled(number):\n    return number\n")
+
+    def digest(metric: str) -> str:
+        return open_task((INPUTS, LABELS), make_model(), tmp_path / "kept", DataRequest(metric=metric)).digest
+
+    first, through = digest("edited_metric:own"), digest("edited_metric:scaled")
+    assert digest("edited_metric:own") == first
+    helper.write_text("def scaled(number):\n    return 2 * number\n")
+    assert digest("edited_metric:scaled") != through, "it is only named here, and comes from there"
+    code.write_text(code.read_text() + "# tuned\n")
+    assert digest("edited_metric:own") != first
+
+
+def test_a_metric_that_can_not_be_found_is_told_before_anything_runs(tmp_path: Path, make_model) -> None:
+    with pytest.raises(BadInput, match="the module nowhere_at_all can't be imported"):
+        open_task((INPUTS, LABELS), make_model(), tmp_path, DataRequest(metric="nowhere_at_all:own"))
 
 
 def test_the_digest_does_not_depend_on_the_folder(tmp_path: Path, make_model) -> None:
@@ -169,6 +191,11 @@ def test_photos_of_mixed_size_need_a_resize_and_are_kept_small(tmp_path: Path, m
     image = np.asarray(Image.open(tmp_path / "val" / "cat" / sorted(f"{n}.png" for n in range(10))[first]))
     raw = prepare_raw({"x": image[None]}, task.preprocessing, model)
     np.testing.assert_array_equal(raw["x"], feeds(task, task.split("certify"), slice(0, 1))["x"])
+    kept = task.split("select").raw
+    assert (kept.dtype, kept.shape[1:] in ((20, 30, 3), (40, 24, 3))) == ("uint8", True), "before any step"
+    raw = prepare_raw({"x": np.load(kept.path)[:1]}, task.preprocessing, model)
+    np.testing.assert_array_equal(raw["x"], feeds(task, task.split("select"), slice(0, 1))["x"])
+    assert task.split("certify").raw is None
 
 
 def test_sounds_of_mixed_rate_need_a_resample(tmp_path: Path, make_model) -> None:
@@ -190,6 +217,7 @@ def test_sounds_of_mixed_rate_need_a_resample(tmp_path: Path, make_model) -> Non
     resample = Step(technique="resample", options=options(rate=8000))
     task = open_task(tmp_path / "val", model, tmp_path / "kept", DataRequest(preprocess=[resample, pad, scale]))
     assert task.split("certify").inputs[0].dtype == "int16"
+    assert task.split("select").raw is None, "without its file nobody knows the rate of a sound"
     assert next(batches(task, task.split("certify"), 3))["x"].shape == (3, 800)
 
 
@@ -212,12 +240,18 @@ def test_texts_are_tokenized_once_with_the_tokenizer_beside_the_model(tmp_path: 
     spam = np.load(split.rows.path) % 3 == 0
     assert feed["input_ids"][spam].tolist() == [[2, 0]] * int(spam.sum())
     assert feed["attention_mask"][~spam].tolist() == [[1, 1]] * int((~spam).sum())
+    select = task.split("select")
+    texts = ["buy" if row % 3 == 0 else "hello hello" for row in np.load(select.rows.path)]
+    assert np.load(select.raw.path).tolist() == texts[: len(np.load(select.raw.path))] != []
+    assert open_task(tmp_path / "mail.csv", model, tmp_path / "kept", DataRequest(positive="spam")) == task
     raw = prepare_raw({"text": np.array(["buy", "hello hello"])}, task.preprocessing, model)
     assert {name: array.tolist() for name, array in raw.items()} == {
         "input_ids": [[2, 0], [3, 3]],
         "attention_mask": [[1, 0], [1, 1]],
     }
     assert raw["input_ids"].dtype == np.int32
+    short = prepare_raw({"text": np.array(["buy"])}, task.preprocessing, model)
+    assert short["input_ids"].tolist() == [[2]], "padded to the longest of these texts, not of the data"
     assert task.classes[task.positive] == "spam"
     assert task.preprocessing[0].technique == "tokenize"
 
@@ -258,6 +292,72 @@ def test_groups_are_what_a_proof_counts(tmp_path: Path, make_model) -> None:
     source = {"x": INPUTS, "labels": LABELS, "groups": np.arange(900) // 30}
     task = open_task(source, make_model(), tmp_path)
     assert any("certify groups can't prove" in note for note in task.notes)
+
+
+@pytest.mark.parametrize(("kind", "labelled"), [("regression", True), ("regression", False), ("embedding", False)])
+@pytest.mark.parametrize("items", [58, 59])
+def test_too_few_items_for_any_proof_about_numbers_are_said_before_searching(
+    tmp_path: Path, make_model, kind: str, labelled: bool, items: int
+) -> None:
+    source = {"x": INPUTS[: items + 16], "split": np.array(["calibrate"] * 8 + ["select"] * 8 + ["certify"] * items)}
+    if labelled:
+        source["labels"] = np.random.default_rng(0).normal(size=items + 16)
+    request = DataRequest(kind=kind, max_drop=0.05)
+    told = [note for note in open_task(source, make_model(width=1), tmp_path, request).notes if "can't prove" in note]
+    assert len(told) == (items < 59)
+    assert all("58 certify items can't prove anything about" in note for note in told)
+    assert all("at least 59 are needed; give more data" in note for note in told)
+
+
+@pytest.mark.parametrize(("metric", "told"), [("recall", True), ("accuracy", False)])
+def test_recall_is_planned_for_by_the_positive_items(tmp_path: Path, make_model, metric: str, told: bool) -> None:
+    labels = (np.arange(900) % 10 == 0).astype(np.int64)
+    task = open_task((INPUTS, labels), make_model(width=2), tmp_path, DataRequest(metric=metric))
+    notes = [note for note in task.notes if "can't prove" in note]
+    assert bool(notes) == told
+    positives = int(np.load(task.split("certify").labels.path).sum())
+    for note in notes:
+        assert note.startswith(f"{positives} certify items of the positive class can't prove that at most 1 pt is lost")
+        assert "at least 299 are needed" in note
+
+
+def test_groups_with_positive_items_are_what_recall_counts(tmp_path: Path, make_model) -> None:
+    labels = (np.arange(900) % 40 == 0).astype(np.int64)  # in every other group
+    source = {"x": INPUTS, "labels": labels, "groups": np.arange(900) // 20}
+    task = open_task(source, make_model(width=2), tmp_path, DataRequest(metric="recall"))
+    (note,) = (note for note in task.notes if "can't prove" in note)
+    certify = task.split("certify")
+    held = np.unique(np.load(certify.groups.path)[np.load(certify.labels.path) == 1])
+    assert note.startswith(f"{len(held)} certify groups of the positive class can't prove that at most 1 pt is lost")
+
+
+def test_groups_of_unequal_size_are_planned_for_as_they_are_tested(tmp_path: Path, make_model) -> None:
+    sizes = [1] * 100 + [96] * 8  # groups that tell little more than the large ones alone
+    groups = np.repeat(np.arange(108), sizes)[:860]
+    split = np.array(["calibrate"] * 20 + ["select"] * 20 + ["certify"] * 820)
+    source = {"x": INPUTS[:860], "labels": LABELS[:860], "groups": groups, "split": split}
+    notes = open_task(source, make_model(), tmp_path, DataRequest(max_drop=0.05)).notes
+    assert fewest_items(0.05) < 68
+    assert any("68 certify groups can't prove that at most 5 pt is lost" in note for note in notes)
+
+
+def test_items_to_certify_hold_as_many_as_the_metric_must_see(tmp_path: Path, make_model) -> None:
+    labels = (np.arange(900) % 10 == 0).astype(np.int64)
+    task = open_task((INPUTS, labels), make_model(width=2), tmp_path, DataRequest(metric="recall"))
+    certify = task.split("certify")
+    share = len(certify) / np.load(certify.labels.path).sum()
+    assert items_to_certify(task, certify, 0.1, 0.05) == np.ceil(fewest_items(0.1) * share)
+    plain = open_task((INPUTS, labels), make_model(width=2), tmp_path, DataRequest())
+    assert items_to_certify(plain, certify, 0.1, 0.05) == fewest_items(0.1)
+
+
+def test_a_sample_keeps_the_share_of_every_class(tmp_path: Path, make_model) -> None:
+    labels_ = (np.arange(900) % 30 == 0).astype(np.int64)
+    whole = open_task((INPUTS, labels_), make_model(width=2), tmp_path).split("certify")
+    expected = np.load(whole.labels.path).mean() * 120
+    for seed in range(30):
+        assert abs(labels(sample(whole, 120, seed, tmp_path)).sum() - expected) <= 1
+    assert len(sample(whole, 5000, 0, tmp_path)) == len(whole)
 
 
 @pytest.mark.parametrize(
@@ -323,11 +423,13 @@ def test_the_same_items_in_another_order_are_another_task_of_the_same_size(tmp_p
     assert rows(first) == rows(second)
 
 
-def test_a_cost_in_money_is_not_planned_like_a_share(tmp_path: Path, make_model) -> None:
+def test_a_cost_in_money_is_not_planned_like_a_share(tmp_path: Path, make_model, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_money.py").write_text("def money(labels, outputs):\n    return 1.0\n")
     source = (INPUTS[:100], LABELS[:100] % 2)
     share = open_task(source, make_model(width=2), tmp_path, DataRequest(max_drop=0.01))
     assert any("can't prove that at most 1 pt is lost" in note for note in share.notes)
-    for request in (DataRequest(costs=(10.0, 1.0), max_drop=2.5), DataRequest(metric="own:money", max_drop=2.5)):
+    for request in (DataRequest(costs=(10.0, 1.0), max_drop=2.5), DataRequest(metric="own_money:money", max_drop=2.5)):
         assert not any(
             "can't prove" in note for note in open_task(source, make_model(width=2), tmp_path, request).notes
         )

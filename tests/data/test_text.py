@@ -56,6 +56,18 @@ def test_a_fixed_length_of_the_model_is_filled(tokenizer: Path, make_model) -> N
         tokenize(TEXTS, tokenize_step(tokenizer, 9), bert(make_model, 8))
 
 
+def test_equal_texts_become_equal_rows_whatever_other_texts_come_with_them(tokenizer: Path, make_model) -> None:
+    columns, done, _ = tokenize(TEXTS, tokenize_step(tokenizer), bert(make_model))
+    for others in ([], ["good good good good good bad film"]):
+        again, step, _ = tokenize([TEXTS[0], *others], done, bert(make_model))
+        assert {name: rows[0].tolist() for name, rows in again.items()} == {
+            name: rows[0].tolist() for name, rows in columns.items()
+        }
+        assert dict(step.options)["width"] == dict(done.options)["width"] == 6
+    with pytest.raises(BadInput, match="takes 5 tokens"):
+        tokenize(TEXTS, done, bert(make_model, 5))
+
+
 def test_the_configuration_beside_the_tokenizer_limits_the_length(tokenizer: Path, make_model) -> None:
     for written, limit in ((5, 5), (1e30, 512)):
         (tokenizer.parent / "tokenizer_config.json").write_text(json.dumps({"model_max_length": written}))

@@ -1,6 +1,7 @@
 """What the pages say exists: options, commands, links, code; and the site opens without a network."""
 
 import importlib.util
+import inspect
 import re
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import typer.main
 
 from trimtab.cli.app import app
-from trimtab.core import plugins
+from trimtab.core import plugins, protocols, values
 from trimtab.data.preprocess import read_toml
 from trimtab.stats.noninferiority import fewest_items
 
@@ -137,3 +138,13 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(ge
     assert done.returncode == 0, done.stderr
     html = "".join(path.read_text("utf-8") for path in (tmp_path / "site").rglob("*.html"))
     assert re.findall(r"<(?:script|img|link|iframe)[^>]+(?:src|href)=\"(?:https?:)?//[^\"]+", html) == []
+
+
+def test_what_the_design_has_no_use_for_yet_is_named_as_it_is():
+    section = (ROOT / "docs" / "design.md").read_text("utf-8").partition("## What the plan had")[2]
+    fields = set(re.findall(r"`([A-Z]\w+)\.(\w+)`", section))
+    assert {("Variant", "absorbed"), ("Settings", "replicas"), ("Workload", "concurrency")} <= fields
+    assert [(kind, name) for kind, name in fields if name not in getattr(values, kind).__dataclass_fields__] == []
+    offered = {name for name, kind in vars(protocols).items() if inspect.isclass(kind)}
+    assert {name for name in ("Profiled", "Concurrent", "Refs", "Executor", "PowerSource") if name in offered} == set()
+    assert not hasattr(protocols.Format, "save")

@@ -14,7 +14,8 @@ from trimtab.core.values import Workload
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from trimtab.formats.huggingface import HuggingFaceFormat, _head, _inputs  # noqa: E402 (after the skip)
+from trimtab.formats import torch_tracing  # noqa: E402 (after the skip)
+from trimtab.formats.huggingface import HuggingFaceFormat, _head, _inputs  # noqa: E402
 
 TEXT = {
     "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 100,
@@ -78,6 +79,14 @@ def test_an_encoder_answers_with_its_last_hidden_state(encoder: tuple[Path, Any]
     ]
     with torch.inference_mode():
         assert torch.equal(HuggingFaceFormat().load(model)(**tokens()), network(**tokens()).last_hidden_state)
+
+
+def test_opening_computes_nothing(
+    classifier: tuple[Path, Any], encoder: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_tracing, "_run", lambda module, given: pytest.fail("the model was run"))
+    for folder, _ in (classifier, encoder):
+        assert opened(folder).signature.outputs
 
 
 @pytest.mark.parametrize("mode", ["mean_tokens", "cls_token"])

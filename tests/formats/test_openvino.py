@@ -136,11 +136,6 @@ def test_claims_xml_that_begins_with_a_net(ir: Path, tmp_path: Path) -> None:
     assert not OpenVinoFormat().claims(str(tmp_path / "absent.xml"))
 
 
-def test_names_of_states_are_asked_for_where_they_are_known(ir: Path) -> None:
-    with pytest.raises(BadInput, match="give the ONNX or PyTorch model it was made of"):
-        OpenVinoFormat().open(str(ir), Opening(folder=ir.parent, states=(("h", "hn"),)))
-
-
 def test_a_signature_that_is_known_keeps_its_names_of_sizes_and_states(tmp_path: Path) -> None:
     known = Signature(
         inputs=(

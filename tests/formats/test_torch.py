@@ -264,6 +264,8 @@ def test_a_folder_from_elsewhere_runs_no_code_unless_trusted(cnn: str, opening: 
     with pytest.raises(Unsafe, match="runs code"):
         TorchFormat().open(str(model.path), Opening(folder=tmp_path))
     assert TorchFormat().open(str(model.path), Opening(folder=tmp_path, trust_pickle=True)) == model
+    with pytest.raises(BadInput, match="holds its own weights, states and inputs"):
+        TorchFormat().open(str(model.path), with_weights(opening, tmp_path / "w.pt", trust=True))
 
 
 def test_a_live_module_becomes_a_program_and_is_left_as_it_was(tmp_path: Path) -> None:

@@ -98,6 +98,55 @@ class TestDescribe:
             describe(Calls(lambda x: (x, x)), [spec("x", 2, 3)], ["a"])
 
 
+class TestDescribeWithoutComputing:
+    """Only shapes go through the module."""
+
+    class Remembers(torch.nn.Module):
+        """Keeps what it saw, in itself and in a list that all copies share."""
+
+        def __init__(self, seen: list[str]) -> None:
+            super().__init__()
+            self.seen = seen.append
+            self.cell = torch.nn.LSTM(3, 5, batch_first=True)
+            self.register_buffer("calls", torch.zeros(1))
+            self.last: Any = None
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            self.seen(type(x).__name__)
+            self.calls += 1
+            self.last = x
+            return self.cell(x)[0].to(torch.bfloat16), x.mean(2)
+
+    def test_tells_what_computing_tells_and_leaves_the_module_alone(self):
+        seen: list[str] = []
+        module = self.Remembers(seen).eval()
+        inputs = [spec("x", "batch", "time", 3)]
+        found = describe(module, inputs, ["states", "mean"], compute=False)
+        assert set(seen) == {"FakeTensor"}
+        assert (float(module.calls), module.last) == (0.0, None)
+        assert all(type(weight) is torch.nn.Parameter for weight in module.parameters())
+        assert found == describe(module, inputs, ["states", "mean"])
+        assert "Tensor" in seen
+
+    @pytest.mark.parametrize(
+        "function",
+        [lambda x: x if x.sum() >= 0 else x[:, :1], lambda x: x.new_tensor(x.numpy()), lambda x: x[x[:, 0] == 0]],
+        ids=["decides", "leaves torch", "selects"],
+    )
+    def test_a_module_that_looks_at_contents_is_run_after_all(self, function):
+        inputs = [spec("x", 3, 4)]
+        assert shapes(describe(Calls(function), inputs, compute=False)) == ([("batch", 4)], [("batch", 4)])
+
+    def test_an_error_of_the_module_is_its_own(self):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            describe(torch.nn.Linear(5, 2), [spec("input", 3, 4)], compute=False)
+
+    def test_tensors_of_the_code_itself_are_no_obstacle(self):
+        constant = torch.ones(4)
+        found = describe(Calls(lambda x: x * constant), [spec("x", 3, 4)], compute=False)
+        assert shapes(found) == ([("batch", 4)], [("batch", 4)])
+
+
 class TestOutputs:
     def test_are_named_by_their_place_or_key(self):
         one, two = torch.zeros(1), torch.ones(1)

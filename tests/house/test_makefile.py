@@ -29,6 +29,14 @@ def test_demo_installs_without_pytorch(tmp_path):
     assert planned.rstrip().endswith("trimtab demo")
 
 
+def test_every_benchmark_that_publishes_is_run_by_bench(tmp_path):
+    (tmp_path / ".installed").touch()
+    planned = make("-n", "bench", f"VENV={tmp_path}").stdout
+    scripts = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "pages.publish(" in path.read_text()]
+    assert scripts
+    assert [path.name for path in scripts if f"benchmarks/{path.name}" not in planned] == []
+
+
 def test_nothing_is_installed_twice(tmp_path):
     (tmp_path / ".installed").touch()
     assert "pip install" not in make("-n", "test", f"VENV={tmp_path}").stdout

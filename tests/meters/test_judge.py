@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sklearn import metrics
 from trimtab.core.errors import BadInput
 from trimtab.core.values import Goal, NoWorse, Split, Task
 from trimtab.data.arrays import save_array
-from trimtab.meters.judge import Watch, judge, judged_metric, reference_labels
+from trimtab.meters.judge import Watch, judge, judged_metric, reference_labels, unlike
 
 Answers = NDArray[Any]
 NAMES = ("the variant", "the original")
@@ -78,7 +79,7 @@ def test_equal_answers_prove_what_the_number_of_items_can_and_no_more(judged):
     assert judged(LABELS, OLD, OLD).proven
     few = judged(LABELS[:200], OLD[:200], OLD[:200])
     assert not few.proven
-    assert few.reason == f"not proven on 200 items: about {few.needed} would decide"
+    assert few.reason == "not proven on 200 items: at least 299 would be needed"
     assert few.needed is not None
     assert few.needed >= 299
 
@@ -111,7 +112,49 @@ def test_recall_without_an_item_of_the_positive_class_proves_nothing(judged):
     found = judged(labels, scores(labels, 2), scores(labels, 2), kind="binary", metric="recall", classes=2)
     assert (found.items, found.groups, found.difference, found.proven) == (0, 0, 0.0, False)
     assert found.low < -0.5
-    assert found.reason == f"not proven on 0 items: about {found.needed} would decide"
+    assert found.reason == "not proven on 0 positive items: at least 299 would be needed"
+
+
+class TestTooFew:
+    """What an unseen input may lose has no bound: a proof takes a number of items, however alike the answers."""
+
+    @pytest.mark.parametrize("metric", ["mse", "mae", "relative_error", "cosine"])
+    @pytest.mark.parametrize("items", [1, 5, 58, 59])
+    def test_a_few_unchanged_numbers_prove_nothing(self, judged, metric, items):
+        labels = np.random.default_rng(0).normal(size=(items, 4)) + 3
+        found = judged(labels, labels * 1.1, labels * 1.1, kind="regression", metric=metric, max_drop=0.05)
+        assert (found.difference, found.proven) == (0.0, items == 59)
+        if items < 59:
+            assert found.reason == f"not proven on {items} items: at least 59 would be needed"
+            assert found.needed == 59
+
+    @pytest.mark.parametrize("groups", [1, 6, 60])
+    def test_items_of_one_group_are_one(self, judged, groups):
+        labels, numbers = np.random.default_rng(0).normal(size=(600, 2)), np.arange(600) % groups
+        found = judged(labels, labels + 0.1, labels + 0.1, numbers, kind="regression", metric="mae", max_drop=0.05)
+        assert found.proven == (groups == 60)
+        if groups < 60:
+            assert found.reason == f"not proven on 600 items in {groups} groups: at least 59 groups would be needed"
+
+    def test_a_metric_of_ones_own_that_never_changes_is_no_exception(self, judged, tmp_path, monkeypatch):
+        (tmp_path / "constant_metric.py").write_text("def one(labels, outputs):\n    return 1.0\n")
+        monkeypatch.chdir(tmp_path)
+        labels = np.arange(8.0)
+        assert not judged(labels, labels, labels, kind="regression", metric="constant_metric:one", max_drop=0.5).proven
+
+    def test_the_positive_items_are_what_recall_counts(self, judged):
+        labels = (np.arange(2000) % 20 == 0).astype(np.int64)
+        found = judged(labels, scores(labels, 2), scores(labels, 2), kind="binary", metric="recall", classes=2)
+        assert found.reason == "not proven on 100 positive items: at least 299 would be needed"
+
+    def test_what_would_decide_is_told_in_groups(self, judged):
+        labels, old = np.repeat(LABELS, 5), np.repeat(OLD, 5, axis=0)
+        new = np.repeat(scores(wrong(LABELS, np.r_[12:30, 100:112])), 5, axis=0)
+        grouped = judged(labels, old, new, np.repeat(np.arange(600), 5))
+        alone = judged(LABELS, OLD, new[::5])
+        assert grouped.needed == alone.needed
+        assert grouped.reason == f"not proven on 3000 items in 600 groups: about {alone.needed:,} groups would decide"
+        assert alone.reason == f"not proven on 600 items: about {alone.needed:,} would decide"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +166,8 @@ def test_recall_without_an_item_of_the_positive_class_proves_nothing(judged):
         ("precision_macro", lambda t, y: metrics.precision_score(t, y, average="macro")),
         ("recall_macro", lambda t, y: metrics.recall_score(t, y, average="macro")),
         ("f1_micro", lambda t, y: metrics.f1_score(t, y, average="micro")),
+        ("accuracy_macro", metrics.balanced_accuracy_score),
+        ("accuracy_weighted", metrics.accuracy_score),
     ],
 )
 def test_tallied_metrics_are_those_of_scikit_learn(judged, metric, reference):
@@ -309,6 +354,46 @@ class TestWatch:
         assert seen > 100
         assert reason is not None
 
+    @staticmethod
+    def given_up(sizes: Answers, risks: Answers, *, told: bool, trials: int = 300) -> float:
+        """The share of candidates given up that lose whole groups of those sizes, each at its risk, 5 % at most."""
+        rng, given_up = np.random.default_rng(5), 0
+        for _ in range(trials):
+            order = rng.permutation(len(sizes))
+            groups = np.repeat(order, sizes[order])
+            labels = rng.integers(0, 3, len(groups))
+            new = scores(np.where((rng.random(len(sizes)) < risks)[groups], (labels + 1) % 3, labels))
+            watch = Watch(Task(classes=("a", "b", "c")), labels, scores(labels), 0.05, groups if told else None)
+            given_up += any(watch.add(slice(i, i + 50), new[i : i + 50]) for i in range(0, len(groups), 50))
+        return given_up / trials
+
+    @pytest.mark.parametrize(
+        ("sizes", "risks"),
+        [
+            (np.full(40, 25), np.full(40, 0.05)),
+            (np.repeat([2, 18], 20), np.repeat([0.5, 0.0], 20)),  # of the groups a quarter are lost, of the items 5 %
+        ],
+    )
+    def test_innocent_candidates_that_lose_whole_groups_are_given_up_at_most_at_the_risk(self, sizes, risks):
+        assert self.given_up(sizes, risks, told=True) <= 0.05
+
+    def test_items_taken_one_by_one_would_give_up_innocent_candidates_that_lose_whole_groups(self):
+        assert self.given_up(np.full(40, 25), np.full(40, 0.05), told=False) > 0.15
+
+    def test_gives_up_by_groups_whatever_the_size_of_the_batches(self):
+        groups = np.repeat(np.random.default_rng(2).permutation(120), 5)
+        task, bad = Task(classes=("a", "b", "c")), scores(wrong(LABELS, groups % 3 == 0))
+        watches = [Watch(task, LABELS, OLD, 0.01, groups) for _ in range(2)]
+        seen, reason = self.fed(watches[0], bad, batch=1)
+        assert reason is not None
+        assert re.search(rf"seen on {seen} items in {seen // 5} groups, allowed 1 pt", reason)
+        assert seen <= self.fed(watches[1], bad, batch=7)[0] < seen + 7
+
+    def test_a_group_counts_when_all_its_items_were_seen(self):
+        groups = np.arange(600) % 2  # spread over all batches, so that neither ends before the last one
+        watch = Watch(Task(classes=("a", "b", "c")), LABELS, OLD, 0.01, groups)
+        assert self.fed(watch, scores(wrong(LABELS, slice(None)))) == (600, None), "two values are no evidence"
+
 
 OWN = """
 import numpy as np
@@ -425,3 +510,40 @@ def test_the_readings_of_harm_bear_the_names_of_the_classes(tmp_path):
     task = Task(splits=(split,), classes=("größe", "日本", "c"))
     found = judge(task, split, LABELS, OLD, scores(wrong(LABELS, rows)), goal=Goal(), names=NAMES)
     assert "日本" in {reading.place for reading in found.harmed}
+
+
+class TestUnlike:
+    """What can be said of outputs without any data."""
+
+    GIVEN = np.random.default_rng(0).normal(size=(2, 10)).astype(np.float32)
+
+    @pytest.mark.parametrize(
+        ("outputs", "words"),
+        [
+            (GIVEN * np.nan, "'y' holds NaN or infinity for made-up inputs, the baseline's doesn't"),
+            (GIVEN * np.inf, "NaN or infinity"),
+            (GIVEN * 0, "is 100 % off the baseline's"),
+            (-GIVEN, "is 200 % off the baseline's"),
+            (np.random.default_rng(1).normal(size=(2, 10)), r"is 1\d\d % off the baseline's"),
+            (GIVEN[:, :9], r"has shape \(2, 9\) for made-up inputs, the baseline's \(2, 10\)"),
+        ],
+    )
+    def test_what_is_broken_is_told(self, outputs: Answers, words: str) -> None:
+        with np.errstate(all="ignore"):
+            found = unlike({"z": outputs}, {"y": self.GIVEN})
+        assert found is not None
+        assert re.search(words, found)
+
+    def test_rounding_even_that_of_int8_is_let_through(self) -> None:
+        noise = np.random.default_rng(2).normal(size=self.GIVEN.shape)
+        assert unlike({"y": self.GIVEN}, {"y": self.GIVEN}) is None
+        assert unlike({"y": (self.GIVEN + 0.3 * noise).astype(np.float16)}, {"y": self.GIVEN}) is None
+
+    def test_what_the_original_does_not_have_finite_tells_nothing(self) -> None:
+        masked = np.where(np.arange(10) < 5, -np.inf, self.GIVEN).astype(np.float32)
+        assert unlike({"y": masked}, {"y": masked}) is None
+        assert unlike({"y": np.where(np.isinf(masked), np.nan, masked)}, {"y": masked}) is None
+        assert unlike({"y": np.where(np.isinf(masked), masked, 0)}, {"y": masked}) is not None
+
+    def test_whole_numbers_tell_nothing(self) -> None:
+        assert unlike({"y": np.array([3])}, {"y": np.array([4])}) is None

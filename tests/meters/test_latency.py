@@ -163,3 +163,21 @@ def test_no_more_calls_are_timed_than_were_asked_for_and_one_at_least(calls: int
     made = len(time_calls(session, {"x": np.zeros((1, 3))}, calls, seconds).wall_ns)
     assert 1 <= made <= calls
     assert made == calls or made * call_ns / 1e9 >= seconds - 1e-9
+
+
+@pytest.mark.parametrize(("percentile", "name", "calls"), [(0.99, "latency_p99", 662), (0.9, "latency_p90", 64)])
+def test_a_percentile_that_is_asked_for_is_read_of_a_slow_model_whatever_the_seconds(
+    fakes: Any, timed_task: Task, percentile: float, name: str, calls: int
+) -> None:
+    session = fakes.session(fakes.variant(), call_ns=lambda number, batch: 1_000_000_000)
+    found = LatencyMeter(seconds=5.0, percentile=percentile).read(session, session.variant, timed_task, Workload())
+    reading = by_name(found)[name]
+    assert (reading.value, reading.samples) == (1.0, calls)
+    hurried = LatencyMeter(seconds=5.0).read(session, session.variant, timed_task, Workload())
+    assert by_name(hurried)[name].value is None
+
+
+def test_a_quick_model_is_timed_no_less_for_a_percentile(fakes: Any, timed_task: Task) -> None:
+    session = fakes.session(fakes.variant(), call_ns=lambda number, batch: 1_000_000)
+    found = LatencyMeter(calls=700, percentile=0.9).read(session, session.variant, timed_task, Workload())
+    assert by_name(found)["latency_p50"].samples == 700

@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 
 from trimtab.core.errors import BadInput
 from trimtab.core.values import Reading, Split, Task, Workload
-from trimtab.meters.quality import QualityMeter, quality_readings, tune_threshold
+from trimtab.meters.quality import QualityMeter, chance_warnings, quality_readings, tune_threshold, tuned
 
 CLASSES = Task(classes=("cat", "dog", "owl"))
 BINARY = Task(kind="binary", classes=("ham", "spam"), metric="f1")
@@ -34,7 +34,8 @@ def find(readings: list[Reading], name: str, place: str | None = None) -> Readin
 def test_every_stable_name_of_a_classification_is_read_with_an_interval(three: Any) -> None:
     readings = quality_readings(CLASSES, *three)
     assert {reading.name for reading in readings} == {
-        "accuracy", "precision", "recall", "f1", "precision_macro", "recall_macro", "f1_macro", "precision_micro",
+        "accuracy", "precision", "recall", "f1", "accuracy_macro", "accuracy_micro", "accuracy_weighted",
+        "precision_macro", "recall_macro", "f1_macro", "precision_micro",
         "recall_micro", "f1_micro", "precision_weighted", "recall_weighted", "f1_weighted", "roc_auc", "pr_auc",
         "confusion_matrix",
     }  # fmt: skip
@@ -52,6 +53,22 @@ def test_readings_of_a_class_carry_its_name(three: Any) -> None:
     readings = quality_readings(CLASSES, labels, outputs)
     for number, name in enumerate(CLASSES.classes):
         assert find(readings, "recall", name).value == pytest.approx(expected[number])
+
+
+def test_the_accuracy_of_a_class_is_that_of_its_items_and_their_mean_is_the_balanced_one(three: Any) -> None:
+    labels, outputs = three
+    readings = quality_readings(CLASSES, labels, outputs)
+    given = outputs.argmax(axis=1)
+    by_class = [find(readings, "accuracy", name).value for name in CLASSES.classes]
+    assert by_class == pytest.approx([(given[labels == number] == number).mean() for number in range(3)])
+    balanced = reference.balanced_accuracy_score(labels, given)
+    assert find(readings, "accuracy_macro").value == pytest.approx(balanced)
+    assert balanced == pytest.approx(np.mean(by_class))
+    plain = find(readings, "accuracy")
+    for average in ("micro", "weighted"):
+        found = find(readings, f"accuracy_{average}")
+        assert (found.value, found.low, found.high) == pytest.approx((plain.value, plain.low, plain.high))
+    assert find(quality_readings(CLASSES, np.array([0, 0, 1]), np.eye(3)[[0, 1, 1]]), "accuracy", "owl").value is None
 
 
 def test_the_confusion_matrix_has_a_reading_per_cell_that_is_not_empty() -> None:
@@ -172,6 +189,7 @@ def brute_force(task: Task, labels: np.ndarray, scores: np.ndarray, merit: Calla
     [
         (BINARY, lambda y, p: reference.f1_score(y, p, zero_division=0)),
         (replace(BINARY, metric="accuracy"), reference.accuracy_score),
+        (replace(BINARY, metric="accuracy_macro"), reference.balanced_accuracy_score),
         (replace(BINARY, metric="recall"), lambda y, p: reference.fbeta_score(y, p, beta=2, zero_division=0)),
         (replace(BINARY, metric="precision"), lambda y, p: reference.fbeta_score(y, p, beta=0.5, zero_division=0)),
         (
@@ -290,3 +308,49 @@ def test_a_threshold_for_one_class_alone_makes_no_mistake_on_it(labels: np.ndarr
     scores = np.array([0.1, 0.4, 0.6, 0.9])
     tuned = tune_threshold(replace(BINARY, metric="accuracy"), labels, scores)
     assert ((scores >= tuned) == labels).all()
+
+
+def test_the_meter_asks_about_answers_near_chance(fakes: Any, split: Callable[..., Split]) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 300)
+    right = np.eye(3, dtype=np.float32)[labels]
+    for outputs, words in ((right, ()), (right[:1].repeat(300, axis=0), ("preprocessing or label order?",))):
+        task = replace(CLASSES, splits=(split(outputs, labels),))
+        meter = QualityMeter()
+        meter.read(fakes.session(fakes.variant()), fakes.variant(), task, Workload())
+        assert len(meter.warnings) == len(words)
+        assert all(word in said for word, said in zip(words, meter.warnings, strict=True))
+
+
+def test_good_answers_at_an_odd_threshold_are_not_near_chance() -> None:
+    labels = np.tile([0, 0, 0, 1], 50)
+    outputs = np.tile([0.1, 0.2, 0.3, 0.9], 50)
+    assert chance_warnings(replace(BINARY, threshold=0.01), labels, outputs) == ()
+    assert chance_warnings(replace(BINARY, threshold=0.8), labels, outputs) == ()
+    (question,) = chance_warnings(replace(BINARY, threshold=0.01), labels, np.full(200, 0.4))
+    assert "chance" in question
+    assert chance_warnings(Task(kind="regression"), labels, outputs) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "is_tuned"),
+    [
+        ({"metric": "recall"}, True),
+        ({"costs": (10.0, 1.0)}, True),
+        ({"metric": "accuracy"}, False),
+        ({"metric": "recall", "threshold": 0.4}, False),
+        ({"metric": "recall", "kind": "classification"}, False),
+    ],
+)
+def test_a_threshold_is_tuned_where_none_is_given_and_it_is_not_about_accuracy(
+    given: dict[str, Any], is_tuned: bool
+) -> None:
+    task, labels, outputs = replace(BINARY, **given), np.tile([0, 1], 50), np.tile([0.1, 0.2], 50)
+    assert tuned(task, labels, outputs).threshold == (pytest.approx(0.15) if is_tuned else task.threshold)
+    assert tuned(task, None, outputs) == task, "without labels nothing serves better than another"
+
+
+def test_the_threshold_is_told_where_answers_were_read_at_one() -> None:
+    labels, outputs = np.tile([0, 1], 50), np.tile([0.1, 0.2], 50)
+    for threshold, scope in ((0.15, "select split, threshold 0.15"), (None, "select split")):
+        readings = quality_readings(replace(BINARY, threshold=threshold), labels, outputs, scope="select split")
+        assert find(readings, "accuracy").scope == scope

@@ -55,6 +55,18 @@ def test_every_average_agrees_with_scikit_learn_on_rare_and_missing_classes(pair
         assert found == pytest.approx(expected[:3], abs=1e-12)
 
 
+@settings(max_examples=60, deadline=None)
+@given(pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30))
+def test_balanced_accuracy_leaves_out_classes_without_items_as_scikit_learn_does(pairs: list[tuple[int, int]]) -> None:
+    labels, given_answers = np.array(pairs).T
+    right = labels == given_answers
+    expected = np.mean([right[labels == number].mean() for number in np.unique(labels)])
+    counts = scores.count(labels, given_answers, 4)
+    assert scores.averaged(counts, "accuracy", "macro").value == pytest.approx(expected)
+    assert scores.averaged(counts, "accuracy", "micro").value == right.mean()
+    assert scores.averaged(counts, "accuracy", "weighted").value == pytest.approx(right.mean())
+
+
 def test_one_class_is_that_of_scikit_learn() -> None:
     labels, outputs = some_classes()
     given_answers = outputs.argmax(axis=1)

@@ -156,7 +156,7 @@ def test_scatter_holds_every_variant_with_its_interval(text):
     by_name = {point["name"]: point for point in data["points"]}
     assert (data["x"], data["y"]) == ("relative_time", "accuracy_change")
     assert by_name[NAME]["values"]["relative_time"] == pytest.approx([1 / 2.9, 0.97 / 2.9, 1.03 / 2.9])
-    assert by_name[NAME]["texts"]["accuracy_change"] == "−0.08 pt (−0.42 to +0.21)"
+    assert by_name[NAME]["texts"]["accuracy_change"] == "−0.08 pt (−0.42 to +0.21 at 90 %)"
     assert data["limit"] == {"axis": "accuracy_change", "value": -0.01}
     assert "latency_p99" not in by_name["as given"]["values"]
 
@@ -296,3 +296,15 @@ def test_what_failed_is_told_beside_the_verdict_and_in_full_in_the_table(result)
 def test_where_both_baselines_are_one_the_reader_is_told(result, page):
     assert "Here the two are the same." not in page.text
     assert "Here the two are the same." in Page(html.render(replace(result, untouched=result.as_given))).text
+
+
+def test_the_looks_at_the_certify_items_are_told_where_nothing_was_proven(result):
+    unproven = replace(result, certificate=None, winner=None, looks=4)
+    assert "The certify items have been tested on 4 times: every look weakens" in Page(html.render(unproven)).text
+    assert "tested on" not in Page(html.render(replace(unproven, looks=0))).text
+
+
+def test_the_level_of_a_change_in_quality_is_that_of_the_goal(result, page):
+    assert "those of a change in quality 90 % intervals" in page.text
+    strict = replace(result, goal=replace(result.goal, error=0.01))
+    assert "those of a change in quality 98 % intervals" in Page(html.render(strict)).text

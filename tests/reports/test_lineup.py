@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -173,3 +174,12 @@ def test_only_what_somebody_has_is_shown_and_each_once(result):
     names = ("latency_p99", "bytes", "accuracy", "bytes", "joules")
     assert lineup.present(entries, names) == ["bytes", "accuracy"]
     assert lineup.present((), names) == []
+
+
+def test_a_change_of_quality_bears_the_level_that_its_proof_has(result):
+    by_name = {entry.name: entry for entry in lineup.lineup(result)}
+    assert by_name[NAME].reading("accuracy_change").level == pytest.approx(0.9)
+    assert by_name[NAME].reading("relative_time").level == 0.95
+    strict = replace(result.comparison, quality=tuple(replace(q, error=0.01) for q in result.comparison.quality))
+    sure = {entry.name: entry for entry in lineup.lineup(replace(result, comparison=strict))}
+    assert sure[NAME].reading("accuracy_change").level == pytest.approx(0.98)

@@ -21,20 +21,23 @@ class TestCertificate:
             told(result, error=0.1)["How sure"] == "90 %: a variant that loses more passes in at most 10 % of searches"
         )
 
+    def test_an_interval_of_two_sides_takes_twice_the_risk_of_the_proof(self, result):
+        assert "(−0.42 to +0.21 at 98 %)" in told(result, error=0.01)["What was seen"]
+
     def test_says_when_items_belong_together(self, result):
         assert told(result)["On what"] == "1,200 items, which the search had never seen"
         assert told(result, groups=70)["On what"].startswith("1,200 items in 70 groups, which were resampled whole")
 
     def test_counts_the_answers_that_changed_and_in_which_direction(self, result):
         assert told(result)["What was seen"] == (
-            "accuracy changed by −0.08 pt (−0.42 to +0.21); 9 answers changed, 3 from wrong to right and 4 from right "
-            "to wrong"
+            "accuracy changed by −0.08 pt (−0.42 to +0.21 at 90 %); 9 answers changed, 3 from wrong to right and "
+            "4 from right to wrong"
         )
 
     def test_counts_no_answers_where_they_are_numbers(self, result):
         numbers = replace(result, task=replace(result.task, kind="regression"))
         seen = told(numbers, metric="r2", difference=-0.004, low=-0.01, high=0.002)["What was seen"]
-        assert seen == "R² changed by −0.00400 (−0.0100 to +0.0020)"
+        assert seen == "R² changed by −0.00400 (−0.0100 to +0.0020 at 90 %)"
 
     @pytest.mark.parametrize(("looks", "said"), [(1, "once"), (3, "3 times: every look weakens the claim a little")])
     def test_counts_the_looks(self, result, looks, said):
@@ -54,13 +57,18 @@ class TestMeasured:
     def test_tells_protocol_margin_and_self_test(self, result):
         found = dict(method.measured(result))
         assert "240 blocks of calls, in 5 fresh processes a side" in found["Protocol"]
+        assert "its interval (95 %) is Student’s t over processes" in found["Protocol"]
+        assert "bootstrap of processes" not in found["Protocol"]
         assert found["Margin"] == "differences below 3 % count as equivalent"
         assert found["Self-test, one variant against itself"] == "0.996× (0.985–1.007): no difference, as it should be"
         assert found["Noise audit"] == "wall-clock ratios scatter 1.12 times as much as processor-time ratios"
 
     def test_one_process_is_said_to_be_one(self, result):
         ratios = (replace(result.comparison.ratios[0], processes=1),)
-        assert "in one fresh process a side" in self.comparison(result, ratios=ratios)["Protocol"]
+        told_ = self.comparison(result, ratios=ratios)["Protocol"]
+        assert "in one fresh process a side" in told_
+        assert "its interval (95 %) comes from resampling blocks" in told_
+        assert "Student" not in told_
 
     def test_the_worst_noise_is_told(self, result):
         ratios = tuple(replace(ratio, noise=noise) for ratio, noise in zip(result.comparison.ratios, (2.5, None, 1.0)))  # noqa: B905 # three are enough

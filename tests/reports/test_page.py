@@ -69,7 +69,7 @@ class TestTiles:
         assert page.tiles(result) == [
             {"value": "2.90×", "label": "faster than the model as given", "note": "2.82–2.99 at 95 %"},
             {"value": "1.80×", "label": "faster than the best untouched", "note": "1.75–1.86 at 95 %"},
-            {"value": "−0.08 pt", "label": "accuracy", "note": "−0.42 to +0.21, 9 of 1,200 answers changed"},
+            {"value": "−0.08 pt", "label": "accuracy", "note": "−0.42 to +0.21 at 90 %, 9 of 1,200 answers changed"},
             {"value": "470 kB", "label": "size", "note": "was 1.69 MB"},
         ]
 
@@ -80,7 +80,7 @@ class TestTiles:
 
     def test_answers_that_are_numbers_are_not_counted_as_changed(self, result):
         numbers = replace(result, task=replace(result.task, kind="regression"))
-        assert page.tiles(numbers)[2]["note"] == "−0.42 to +0.21"
+        assert page.tiles(numbers)[2]["note"] == "−0.42 to +0.21 at 90 %"
 
     def test_the_objective_comes_before_the_size(self, result):
         smallest = replace(result, goal=Goal(objective="peak_memory"))

@@ -83,7 +83,7 @@ def test_comparison_says_each_verdict_in_a_sentence(result):
     assert terminal.sentences(comparison) == [
         "int8.onnx is 1.61× faster (1.56–1.66) than mnist.onnx.",
         "int8.onnx is not proven to lose at most 1.0 pt of accuracy against mnist.onnx: "
-        "−0.20 pt (−0.42 to +0.21) on 1,200 items; about 3,092 items would decide.",
+        "−0.20 pt (−0.42 to +0.21 at 90 %) on 1,200 items; about 3,092 items would decide.",
     ]
 
 
@@ -245,3 +245,20 @@ def test_a_percentile_is_told_as_the_bound_it_is(result):
     (row,) = [line for line in text.splitlines() if "p90 latency" in line]
     assert "at most 3.48 ms" in row
     assert "99 % sure; seen 3.3" in row
+
+
+@pytest.mark.parametrize(("looks", "said"), [(1, "tested on once."), (4, "tested on 4 times: every look weakens")])
+def test_the_looks_at_the_certify_items_are_told_whatever_was_proven(result, looks, said):
+    for shown in (result, replace(result, certificate=None, winner=None)):
+        assert said in joined(printed(terminal.verdict(replace(shown, looks=looks))))
+        assert "tested on" not in joined(printed(terminal.verdict(shown)))
+
+
+def test_warnings_of_a_measurement_and_of_a_comparison_are_loud_and_notes_are_told(result):
+    measured = replace(result.comparison.measurements[0], warnings=("the data looks odd",))
+    assert "WARNING: the data looks odd" in printed(terminal.measurement_table(measured))
+    assert "WARNING" not in printed(terminal.measurement_table(result.comparison.measurements[0]))
+    compared = replace(result.comparison, warnings=("the data looks odd",), notes=("read at 0.3",))
+    lines = [line.strip() for line in printed(terminal.comparison_table(compared)).splitlines()]
+    assert "WARNING: the data looks odd" in lines
+    assert "read at 0.3" in lines

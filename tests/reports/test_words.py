@@ -236,7 +236,7 @@ def test_a_proof_is_told_with_what_was_seen_and_what_would_decide(result):
     proof = result.certificate.no_worse
     assert words.proof_words(proof, "b", "a") == (
         "b is proven with 95 % confidence to lose at most 1.0 pt of accuracy against a: "
-        "−0.08 pt (−0.42 to +0.21) on 1,200 items"
+        "−0.08 pt (−0.42 to +0.21 at 90 %) on 1,200 items"
     )
     open_question = words.proof_words(replace(proof, proven=False, needed=1), "b", "a")
     assert open_question.startswith("b is not proven to lose at most 1.0 pt")
@@ -263,3 +263,13 @@ def test_a_text_is_shortened_only_where_it_is_too_long():
     assert words.shortened("a" * 64) == "a" * 64
     assert words.shortened("fails on this model", 10) == "fails on…"
     assert len(words.shortened("x" * 999)) == 64
+
+
+def test_what_would_decide_is_told_in_groups_where_items_belong_together(result):
+    grouped = replace(result.certificate.no_worse, proven=False, needed=640, groups=70)
+    assert words.proof_words(grouped, "b", "a").endswith("; about 640 groups would decide")
+
+
+def test_a_change_tells_the_level_of_its_interval():
+    change = Reading(name="accuracy_change", value=-0.0075, low=-0.014, high=0.002, level=1 - 2 * 0.05)
+    assert words.with_interval(change) == "−0.75 pt (−1.40 to +0.20 at 90 %)"

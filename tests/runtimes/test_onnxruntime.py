@@ -60,6 +60,7 @@ def test_offers_its_defaults_first_then_every_halving_of_the_cores():
     assert offered[0] == PLAIN
     assert [settings.threads for settings in offered if settings.threads] == [8, 4, 2, 1]
     assert any(settings.spinning is False for settings in offered)
+    assert [settings for settings in offered if not settings.fusion] == [replace(PLAIN, fusion=False)]
 
 
 def test_an_operator_without_a_kernel_is_named_in_one_line(operator):

@@ -72,8 +72,9 @@ def test_offers_fp32_first_and_the_small_types_only_where_the_processor_computes
     assert [(settings.precision, settings.static_shapes) for settings in small] == [("fp32", False), ("fp32", True)]
     large = OpenVinoRuntime().settings(replace(here, flags=("avx512_bf16", "amx_fp16")), Workload())
     assert [settings.precision for settings in large if not settings.static_shapes] == ["fp32", "bf16", "fp16"]
-    busy = OpenVinoRuntime().settings(replace(here, cores=4, flags=()), Workload(concurrency=3))
-    assert busy[-1].streams == 3
+    many = OpenVinoRuntime().settings(replace(here, cores=4, flags=()), Workload())
+    assert [settings.threads for settings in many] == [None, None, 1]
+    assert {settings.streams for settings in many} == {None}, "calls are timed one after the other"
 
 
 STATIC = replace(PLAIN, static_shapes=True)

@@ -147,3 +147,27 @@ def test_items_of_a_task_are_sequences_and_go_through_the_worker_in_batches(net,
     assert np.allclose(outputs, reference(sequences[rows]), atol=1e-5)
     assert timed.wall_ns.shape == (3,)
     assert (timed.wall_ns > 0).all()
+
+
+@pytest.mark.parametrize("settings", RUNTIMES, ids=lambda settings: settings.runtime)
+def test_a_cache_of_keys_begins_empty_in_every_engine(settings, tmp_path):
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "second"], ["step"]),
+        helper.make_node("Concat", ["past_k", "step"], ["present_k"], axis=1),
+        helper.make_node("ReduceMean", ["present_k"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["mean", "v"], ["y"]),
+    ]
+    weights = {"second": np.array([1], np.int64), "v": random(1, FEATURES, CLASSES)}
+    graph = helper.make_graph(
+        nodes,
+        "cache",
+        [value("x", "n", FEATURES), value("past_k", "n", "past", FEATURES)],
+        [value("y", "n", CLASSES), value("present_k", "n", "past + 1", FEATURES)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    model = OnnxFormat().open(str(tmp_path / "m.onnx"), Opening(folder=tmp_path))
+    assert [spec.name for spec in model.signature.states] == ["past_k"]
+    sequences = random(5, 4, 6, FEATURES)
+    answer = ready(Variant(model=model, settings=settings))({"x": sequences})["y"]
+    assert np.allclose(answer, sequences.mean(axis=1) @ weights["v"], atol=1e-5)

@@ -40,6 +40,15 @@ def test_tells_how_its_process_started(perceptron):
     assert after["peak_memory_bytes"] >= after["empty_memory_bytes"] > 1e6
 
 
+def test_an_error_bears_the_key_of_the_variant_whose_session_it_was(perceptron):
+    with open_session(perceptron(ORT)) as session:
+        for call in (lambda: session.run({}), lambda: session.time({}, 1)):
+            with pytest.raises((BadInput, WorkerCrashed)) as raised:
+                call()
+            assert raised.value.variant == session.variant.key
+    assert BadInput("of no session").variant is None
+
+
 def test_the_first_call_is_not_among_the_timed_ones(perceptron):
     with open_session(perceptron(ORT)) as session:
         session.time(INPUTS, 1)

@@ -223,3 +223,14 @@ def test_a_twin_that_was_given_up_early_speaks_only_for_what_it_answered(many: t
     assert len(twin.outputs) < 60
     again = judged(answering(shop, bad), shop, original, 0.05, twin=twin)
     assert again.doubt == twin.doubt
+
+
+def test_one_lost_group_is_not_taken_for_many_lost_items(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    (split,) = shop.task.splits
+    numbers = save_array("groups", shop.folder / "groups.npy", np.arange(len(original)) // 20)
+    grouped = replace(shop, task=replace(shop.task, splits=(replace(split, groups=numbers),)))
+    other = original.copy()
+    other[:20] = np.roll(other[:20], 1, axis=1)
+    assert judged(answering(shop, other), shop, original, 0.05).doubt is not None
+    assert judged(answering(grouped, other), grouped, original, 0.05).doubt is None

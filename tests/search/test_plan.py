@@ -9,7 +9,7 @@ import pytest
 
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine
-from trimtab.core.values import Goal, Limit, NoWorse, Ratio, Settings, Step, Trial, TrialState, Variant, Workload
+from trimtab.core.values import Goal, Limit, NoWorse, Ratio, Settings, Step, Trial, TrialState, Variant
 from trimtab.search import plan
 from trimtab.search.race import Race
 
@@ -82,7 +82,7 @@ def test_untouched_trials_are_those_without_a_technique(race: Race) -> None:
 
 
 def test_the_preview_names_what_is_refused_and_why(original: Variant, race: Race) -> None:
-    lines = plan.preview(original, race.shop.task, Workload(), machine(), plan.toolbox())
+    lines = plan.preview(original, race.shop.task, Goal(), machine(), plan.toolbox())
     assert lines[0] == "baseline: as given on onnxruntime"
     assert any(line.startswith("not tried: torch on the model as given: ") for line in lines)
     assert any("static-int8 (calibration: minmax, entropy, percentile" in line for line in lines)
@@ -129,6 +129,14 @@ def test_settings_of_a_runtime_are_the_fastest_of_each_precision(race: Race) -> 
     found = plan.settings_of(race.trials, "openvino")
     assert [(settings.precision, settings.threads) for settings in found] == [("bf16", 2), ("fp32", 2)]
     assert plan.settings_of(race.trials, "torch") == []
+
+
+def test_settings_that_only_seem_faster_do_not_take_the_place_of_the_defaults(race: Race) -> None:
+    default = tried(race, value=1.0)
+    lucky = tried(race, value=0.97, threads=1)
+    wide = replace(lucky, screening=replace(lucky.screening, low=0.9, high=1.05)) if lucky.screening else lucky
+    assert plan.settings_of([default, wide], "onnxruntime") == [default.settings]
+    assert plan.settings_of([default, lucky], "onnxruntime") == [lucky.settings]
 
 
 def test_a_toolbox_is_in_the_order_of_what_its_plug_ins_say(install: Install) -> None:
@@ -268,8 +276,71 @@ def test_only_what_a_runtime_takes_is_yielded_for_it(race: Race) -> None:
 
 def test_the_preview_names_the_settings_that_an_engine_would_be_tried_on(original: Variant, race: Race) -> None:
     tools = plan.toolbox(("onnxruntime", "dynamic-int8"))
-    lines = plan.preview(original, race.shop.task, Workload(), replace(machine(), cores=4), tools)
-    for label in ("onnxruntime", "onnxruntime, 4 threads", "onnxruntime, 1 thread", "onnxruntime, no spinning"):
-        assert f"best untouched: {label}" in lines
+    lines = plan.preview(original, race.shop.task, Goal(), replace(machine(), cores=4), tools)
+    for label in ("4 threads", "1 thread", "no spinning"):
+        assert f"if among the best two untouched: as given on onnxruntime, {label}" in lines
     assert next(line for line in lines if line.startswith("technique: ")).startswith("technique: dynamic-int8")
     assert not any(line.startswith("not tried") for line in lines)
+
+
+def test_fusion_off_is_tried_once_on_the_weights_as_given(race: Race) -> None:
+    tools = plan.toolbox(("onnxruntime", "openvino", "dynamic-int8"))
+    tried(race, value=1.0)
+    tried(race, "dynamic-int8", value=0.5)
+    off = Settings(runtime="onnxruntime", fusion=False)
+    assert [(variant.steps, variant.settings) for variant in plan.unfused(race, tools)] == [((), off)]
+    for part in (plan.untouched, plan.tuned, plan.refined):
+        assert all(variant.settings.fusion for variant in part(race, tools))
+    assert off in [variant.settings for variant in plan.everything(race, tools)]
+
+
+def previewed(lines: list[str], kind: str) -> list[str]:
+    return [line.removeprefix(f"{kind}: ") for line in lines if line.startswith(f"{kind}: ")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["latency", "bytes"])
+def test_the_preview_is_what_a_search_tries(original: Variant, race: Race, objective: str) -> None:
+    race.shop = replace(race.shop, goal=Goal(objective=objective))
+    tools = plan.toolbox(("onnxruntime", "openvino", "dynamic-int8", "bf16", "simplify", "export-openvino"))
+    lines = plan.preview(original, race.shop.task, race.goal, race.machine, tools)
+    for part in (plan.untouched, plan.touched, plan.unfused):
+        for variant in part(race, tools):
+            race.run(variant)
+    plain = [trial.name for trial in race.trials if not trial.steps]
+    assert sorted(plain) == sorted(previewed(lines, "baseline") + previewed(lines, "best untouched"))
+    done = {trial.steps[-1].technique for trial in race.trials if trial.steps}
+    assert done == {line.partition(" ")[0] for line in previewed(lines, "technique")}
+    assert ("bf16" in done) == (objective == "bytes")
+    maybe = previewed(lines, "if among the best two untouched")
+    tuned = {variant.label() for variant in plan.tuned(race, tools)} - set(plain)
+    assert tuned
+    assert tuned <= set(maybe)
+
+
+def test_the_preview_says_why_something_is_never_tried(original: Variant, race: Race) -> None:
+    lines = plan.preview(original, race.shop.task, Goal(max_drop=None), machine(), plan.toolbox())
+    for reason in (
+        "bf16: it helps only goals and limits on bytes",
+        "export-openvino: the engines that it is for run the model without it",
+        "export-onnx: it exports PyTorch models, this one is onnx",
+        "keep-float: nothing is protected",
+    ):
+        assert f"not tried: {reason}" in lines
+    protected = plan.preview(original, race.shop.task, Goal(), machine(), plan.toolbox())
+    assert "repair: keep-float, of what is fast and loses too much" in protected
+
+
+def test_the_preview_of_a_model_that_must_be_exported_names_what_the_export_opens(
+    original: Variant, race: Race
+) -> None:
+    torch = replace(original, model=replace(original.model, format="torch"), settings=Settings(runtime="torch"))
+    tools = plan.toolbox(("torch", "onnxruntime", "export-onnx", "export-openvino", "static-int8"))
+    lines = plan.preview(torch, race.shop.task, Goal(), machine(), tools)
+    assert "export: export-onnx" in lines
+    assert "best untouched: export-onnx on onnxruntime" in lines
+    assert "best untouched: export-onnx on onnxruntime, no fusion" in lines
+    (technique,) = previewed(lines, "technique")
+    assert technique.startswith("static-int8 (")
+    assert technique.endswith(", on what export-onnx makes, if it takes that")
+    assert any(line.startswith("not tried: export-openvino: ") for line in lines)

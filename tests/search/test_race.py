@@ -3,25 +3,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trimtab.core import plugins
-from trimtab.core.values import Goal, Limit, Reading, Settings, Step, Variant, Workload
+from trimtab.core.errors import TrimtabError
+from trimtab.core.values import Goal, Limit, Settings, Step, Task, Variant, Workload
 from trimtab.formats.onnx import save
+from trimtab.search import race as module
 from trimtab.search.journal import Journal
 from trimtab.search.race import (
     METERS,
     Race,
     as_ratio,
-    broken_limit,
     foreign_meters,
     outpaced,
     same_weights,
-    unread_limit,
 )
 from trimtab.stats.ratios import ratio
+from trimtab.testing.networks import CONVOLUTION
 
 Install = Callable[[str, str, str], None]
 
@@ -134,6 +136,65 @@ def test_answers_that_are_not_finite_are_refused(race: Race, original: Variant, 
     assert "NaN or infinity" in trial.reason
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [(" / np.float32(0)", "NaN or infinity"), (" * np.float32(0)", "100 % off"), (" * np.float32(-1)", "200 % off")],
+)
+def test_without_data_what_can_not_be_right_is_dropped_before_it_is_timed(
+    race: Race, original: Variant, install: Install, wrong: str, words: str
+) -> None:
+    blind(race)
+    install("runtimes", "broken", engine("broken", wrong=wrong))
+    assert race.run(original).state == "kept"
+    trial = race.run(on(original, "broken"))
+    assert trial.state == "dropped"
+    assert words in trial.reason
+    assert trial.screening is None
+
+
+def test_without_data_rounding_is_let_through(race: Race, original: Variant, install: Install) -> None:
+    blind(race)
+    race.shop = replace(race.shop, goal=replace(race.goal, objective="bytes"))
+    install("runtimes", "rough", engine("rough", wrong=" + np.float32(0.1)"))
+    race.run(original)
+    assert race.run(on(original, "rough")).state == "kept"
+
+
+def blind(race: Race) -> None:
+    race.shop = replace(race.shop, task=replace(race.shop.task, splits=()), goal=Goal(max_drop=None))
+    race.outputs = None
+
+
+def test_one_that_only_seemed_too_slow_and_answers_nothing_sensible_has_failed(
+    race: Race, original: Variant, install: Install
+) -> None:
+    install("runtimes", "overflowing", engine("overflowing", run="time.sleep(0.002)", wrong=" / np.float32(0)"))
+    given, slow = race.run(original), race.run(on(original, "overflowing"))
+    assert outpaced(slow)
+    assert given.screening is not None
+    found = race.retimed(slow, given.screening)
+    assert found.state == "failed"
+    assert "NaN or infinity" in found.reason
+
+
+def test_what_fails_after_the_search_is_no_longer_kept(race: Race, original: Variant) -> None:
+    trial = race.run(original)
+    race.fail(trial, "it fell over")
+    assert [(each.state, each.reason) for each in race.trials] == [("failed", "it fell over")]
+    assert race.best() is None
+    assert race.journal.get(trial.name) == trial
+
+
+@pytest.mark.parametrize(("state", "marked"), [("steady", False), ("warming", False), ("unsteady", True)])
+def test_a_screening_without_a_steady_state_is_marked(
+    race: Race, original: Variant, monkeypatch: pytest.MonkeyPatch, state: str, marked: bool
+) -> None:
+    monkeypatch.setattr(module, "warm_up", lambda *given, **more: (1e-4, state))
+    trial = race.run(original)
+    assert trial.screening is not None
+    assert ("no steady state" in trial.screening.cache) == marked
+
+
 def test_a_broken_limit_drops_a_variant_without_running_it(race: Race, original: Variant) -> None:
     limits = (Limit(reading="parameters", relation="<=", bound=3),)
     race.shop = replace(race.shop, goal=replace(race.goal, limits=limits))
@@ -141,6 +202,58 @@ def test_a_broken_limit_drops_a_variant_without_running_it(race: Race, original:
     assert trial.state == "dropped"
     assert trial.screening is None
     assert "parameters" in trial.reason
+
+
+def limited(race: Race, *limits: Limit, **given: Any) -> None:
+    """Let the race be about sizes, so that nobody is outpaced, and a good deal of quality may go."""
+    race.shop = replace(race.shop, goal=Goal(**{"objective": "bytes", "max_drop": 0.5, "limits": limits, **given}))
+
+
+def test_memory_is_read_when_a_limit_is_on_it(race: Race, original: Variant) -> None:
+    limited(race, Limit(reading="peak_memory", relation="<=", bound=1e6))
+    trial = race.run(original)
+    assert trial.state == "dropped"
+    assert "peak_memory is " in trial.reason
+    assert trial.screening is None, "before it was timed"
+    assert trial.measurement is not None
+    assert trial.measurement.value("peak_memory") > 1e6
+
+
+@pytest.mark.parametrize(("bound", "state"), [(0.6, "kept"), (0.95, "dropped")])
+def test_a_limit_on_quality_is_checked_on_the_whole_select_split(
+    race: Race, original: Variant, install: Install, bound: float, state: str
+) -> None:
+    install("runtimes", "poorer", engine("poorer", wrong=" * np.float32([1, 1, 0])"))
+    limited(race, Limit(reading="accuracy", relation=">=", bound=bound))
+    assert race.run(original).state == "kept"
+    trial = race.run(on(original, "poorer"))
+    assert trial.state == state
+    assert trial.measurement is not None
+    read, split = trial.measurement.reading("accuracy"), race.shop.task.split("select")
+    assert read is not None
+    assert split is not None
+    assert read.value == pytest.approx(0.75, abs=0.1)
+    assert (read.samples, read.scope) == (len(split), "select split")
+    if state == "dropped":
+        assert trial.reason == f"accuracy is {read.value:.6g}, the limit is >= 0.95 (select split)"
+
+
+def test_a_limit_on_times_drops_what_can_not_keep_it_at_its_best(
+    race: Race, original: Variant, install: Install
+) -> None:
+    install("runtimes", "slower", engine("slower", run="time.sleep(0.05)"))
+    limited(race, Limit(reading="latency_p99", relation="<=", bound=0.04))
+    race.shop = replace(race.shop, task=replace(race.shop.task, splits=()))  # its answers would take too long
+    assert race.run(original).state == "kept"
+    trial = race.run(on(original, "slower"))
+    assert trial.state == "dropped"
+    assert trial.reason.startswith("at best latency_p99 is 0.05")
+
+
+def test_a_limit_on_compression_is_against_the_model_as_given(race: Race, original: Variant) -> None:
+    limited(race, Limit(reading="compression_bytes", relation=">=", bound=2.0))
+    trial = race.run(original)
+    assert (trial.state, trial.reason) == ("dropped", "compression_bytes is 1, the limit is >= 2")
 
 
 def test_the_score_is_what_the_goal_wants_small(race: Race, original: Variant) -> None:
@@ -169,6 +282,25 @@ class Plugin:
     assert "no such luck" in race.trials[0].reason
 
 
+def test_a_full_disk_ends_the_run_and_is_no_trial_that_would_stay_failed(
+    race: Race, original: Variant, install: Install
+) -> None:
+    code = """
+import errno
+class Plugin:
+    name = "writing"
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        raise OSError(errno.ENOSPC, "No space left on device")
+"""
+    install("techniques", "writing", code)
+    with pytest.raises(TrimtabError, match=r"the disk is full while writing .*; free some space"):
+        race.made(original, Step(technique="writing"))
+    assert race.trials == []
+    assert len(race.journal) == 0
+
+
 def test_a_technique_with_nothing_to_gain_is_skipped_and_has_not_failed(race: Race, original: Variant) -> None:
     assert race.made(original, Step(technique="simplify")) is None
     assert [trial.state for trial in race.trials] == ["skipped"]
@@ -182,18 +314,6 @@ def test_without_a_select_split_only_time_counts(race: Race, original: Variant) 
     assert trial.quality is None
 
 
-@pytest.mark.parametrize(("value", "broken"), [(5.0, False), (5.1, True)])
-def test_limits_hold_up_to_their_bound(value: float, broken: bool) -> None:
-    readings = [Reading(name="bytes", value=value), Reading(name="bytes", value=99.0, place="elsewhere")]
-    found = broken_limit(readings, [Limit(reading="bytes", relation="<=", bound=5.0)])
-    assert (found is not None) == broken
-
-
-def test_an_unavailable_reading_breaks_no_limit() -> None:
-    readings = [Reading(name="bytes", value=None, provenance="unavailable")]
-    assert broken_limit(readings, [Limit(reading="bytes", relation="<=", bound=5.0)]) is None
-
-
 def test_an_engine_whose_package_is_missing_costs_its_own_trial_only(
     race: Race, original: Variant, install: Install
 ) -> None:
@@ -203,20 +323,6 @@ def test_an_engine_whose_package_is_missing_costs_its_own_trial_only(
     trial = race.run(on(original, "missing"))
     assert trial.state == "failed"
     assert "pip install 'trimtab[magic]'" in trial.reason
-
-
-def test_limits_are_about_the_whole_model_not_about_one_place() -> None:
-    readings = [Reading(name="recall", value=0.1, place="cat"), Reading(name="bytes", value=4.0)]
-    limits = [Limit(reading="bytes", relation="<=", bound=5.0), Limit(reading="recall", relation=">=", bound=0.9)]
-    assert broken_limit(readings, limits) is None
-    assert unread_limit(readings, limits[:1]) is None
-    assert unread_limit(readings, limits) == "the limit on recall can't be checked: no meter could read it"
-    assert unread_limit([Reading(name="bytes", value=None)], limits[:1]) is not None
-
-
-def test_a_broken_limit_is_told_with_the_reading_and_the_bound() -> None:
-    found = broken_limit([Reading(name="recall", value=0.85)], [Limit(reading="recall", relation=">=", bound=0.9)])
-    assert found == "recall is 0.85, the limit is >= 0.9"
 
 
 def test_only_exports_keep_the_weights() -> None:
@@ -247,6 +353,35 @@ class Plugin:
     trial = race.run(original)
     assert trial.state == "kept"
     assert race.score(trial) == 7.0
+
+
+@pytest.mark.parametrize("body", ["return [1 / 0]", "return None", "raise SystemError('no\\nsuch luck')"])
+def test_a_meter_of_another_distribution_that_fails_is_unavailable_and_the_trial_goes_on(
+    race: Race, original: Variant, install: Install, body: str
+) -> None:
+    code = f"class Plugin:\n    name = 'bad-smell'\n    def read(self, *given):\n        {body}\n"
+    install("meters", "bad-smell", code)
+    trial = race.run(original)
+    assert trial.state == "kept"
+    assert trial.measurement is not None
+    read = trial.measurement.reading("bad_smell")
+    assert read is not None
+    assert (read.value, read.provenance) == (None, "unavailable")
+    assert read.scope.startswith("the meter bad-smell failed: ")
+    assert "\n" not in read.scope
+
+
+def test_a_race_that_goes_on_knows_what_a_call_of_the_reference_takes(
+    race: Race, original: Variant, tmp_path: Path
+) -> None:
+    trial = race.run(original)
+    race.close()
+    again = Race(
+        shop=race.shop, journal=Journal(tmp_path / "journal.jsonl"), budget=race.budget, progress=race.progress,
+        machine=race.machine,
+    )  # fmt: skip
+    assert again.run(original) == trial
+    assert again.latency_s == race.latency_s > 0
 
 
 def test_a_ratio_keeps_every_number_of_its_estimate(original: Variant) -> None:
@@ -372,3 +507,15 @@ def test_outpaced_is_what_was_never_judged(race: Race, original: Variant, instal
     assert outpaced(slow)
     assert not outpaced(kept)
     assert not outpaced(replace(slow, screening=None)), "dropped for a limit, before it was timed"
+
+
+def test_the_log_of_a_trial_begins_with_what_was_fused_while_it_was_made(race: Race, tmp_path: Path) -> None:
+    model = save(CONVOLUTION.graph(0), tmp_path / "convolution.onnx")
+    original = Variant(model=model, settings=Settings(runtime="onnxruntime"))
+    race.shop = replace(race.shop, original=original, task=Task(), answers=None)
+    race.outputs = None
+    made = race.made(original, Step(technique="simplify"))
+    assert made is not None
+    trial = race.run(made)
+    assert trial.log is not None, "which is where the report links"
+    assert trial.log.read_text().startswith("Conv + BatchNormalization → Conv (")

@@ -15,6 +15,7 @@ from trimtab.core.errors import BadInput, TrimtabError, Unsafe
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings, Step, Task, options
+from trimtab.data.text import tokenize_step
 from trimtab.formats.onnx import OnnxFormat
 from trimtab.serving import bundle as subject
 from trimtab.serving.bundle import bundled_variant, load, read_manifest, write_bundle
@@ -213,6 +214,66 @@ def test_raw_items_are_prepared_as_they_were_for_every_number(bundle):
     raw = np.full((2, 16), 8, dtype=np.float32)
     assert np.array_equal(loaded.prepare(raw)["x"], raw / 4)
     assert np.array_equal(loaded.prepare({"x": raw})["x"], raw / 4)
+
+
+class TestTexts:
+    """The tokenizer goes where the bundle goes."""
+
+    TEXTS = np.array(["good film", "bad", "good good bad film"])
+
+    @pytest.fixture
+    def tokenizer(self, tmp_path: Path) -> Path:
+        tokenizers = pytest.importorskip("tokenizers")
+        words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "good", "bad", "film"])}
+        made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        (tmp_path / "texts").mkdir()
+        made.save(str(tmp_path / "texts" / "tokenizer.json"))
+        return tmp_path / "texts" / "tokenizer.json"
+
+    @pytest.fixture
+    def of_texts(self, bundle, tokenizer: Path) -> Path:
+        return bundle(None, TOKENS, preprocessing=(tokenize_step(tokenizer, 8),))
+
+    def test_a_moved_bundle_prepares_texts_without_the_file_that_it_was_made_with(self, of_texts, tokenizer, tmp_path):
+        before = load(of_texts).prepare(self.TEXTS)
+        tokenizer.unlink()
+        loaded = load(of_texts.rename(tmp_path / "elsewhere"))
+        after = loaded.prepare(self.TEXTS)
+        assert before.keys() == after.keys() == {"ids", "mask"}
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+        assert after["ids"].tolist() == [[2, 4, 0, 0], [3, 0, 0, 0], [2, 2, 3, 4]]
+        assert loaded(after)["scores"].shape == (3, 4)
+
+    def test_it_is_written_down_relative_to_the_bundle_with_its_checksum(self, of_texts, tmp_path):
+        held = json.loads((of_texts / "manifest.json").read_text())
+        assert dict(held["task"]["preprocessing"][0]["options"]) == {"tokenizer": "tokenizer.json", "length": 8}
+        assert "tokenizer.json" in dict(held["checksums"])
+        assert str(tmp_path) not in json.dumps(held["task"]["preprocessing"])
+        (of_texts / "tokenizer.json").write_text("{}")
+        with pytest.raises(BadInput, match=r"the file tokenizer\.json of the bundle .* was changed"):
+            load(of_texts)
+
+    def test_one_outside_the_folder_is_refused(self, of_texts, tokenizer):
+        held = json.loads((of_texts / "manifest.json").read_text())
+        held["task"]["preprocessing"][0]["options"] = [["tokenizer", str(tokenizer)]]
+        edited(of_texts, task=held["task"])
+        with pytest.raises(BadInput, match="points outside the folder"):
+            load(of_texts)
+
+    def test_a_bundle_written_over_itself_keeps_it_and_one_without_texts_does_not(self, of_texts):
+        manifest = read_manifest(of_texts)
+        variant = bundled_variant(of_texts, manifest)
+        told = {"measurement": None, "certificate": None, "machine": machine(), "version": ""}
+        write_bundle(of_texts, variant, manifest.task, **told)
+        assert load(of_texts).prepare(self.TEXTS)["ids"].shape == (3, 4)
+        write_bundle(of_texts, variant, Task(), **told)
+        assert not (of_texts / "tokenizer.json").exists()
+
+    def test_without_the_file_no_bundle_is_written_and_the_error_says_where_it_was(self, bundle, tokenizer):
+        tokenizer.unlink()
+        with pytest.raises(BadInput, match=r"there is no tokenizer\.json at .*texts.*, which the bundle needs"):
+            bundle(None, TOKENS, preprocessing=(tokenize_step(tokenizer, 8),))
 
 
 def test_several_inputs_are_given_by_name(bundle):

@@ -95,5 +95,5 @@ def test_onnxruntime_gets_only_the_options_that_were_chosen(settings, lines):
 def test_engines_without_code_of_their_own_are_run_by_trimtab(runtime, command):
     code = snippet(variant(Settings(runtime=runtime)))
     told = ast.get_docstring(ast.parse(code))
-    assert told == f"Runs this model with only its engine ({runtime}) installed: {command}."
+    assert told == f"Runs this model with trimtab and its engine ({runtime}) installed: {command}."
     assert "trimtab.load(Path(__file__).parent)" in code

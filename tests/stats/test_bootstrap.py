@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from trimtab.stats.bootstrap import bca, prove
+from trimtab.stats.bootstrap import bca, fewest_units, prove
 
 
 def mean_of(values):
@@ -109,13 +109,47 @@ def test_a_metric_without_a_value_on_some_resamples_is_refused():
         bca(lambda weights: np.where(weights[:, 0] > 0, 1.0, np.nan), np.ones(20))
 
 
-@given(st.floats(-5, 5), st.integers(2, 40), st.floats(0, 1))
+@given(st.floats(-5, 5), st.integers(2, 100), st.floats(0, 1))
 @settings(max_examples=30, deadline=None)
 def test_what_never_varies_has_an_interval_of_no_width_but_for_what_was_not_seen(value, items, unseen):
     shift = prove(lambda weights: np.full(len(weights), value), 0.1, np.ones(items), unseen=unseen)
     assert (shift.difference, shift.high, shift.error) == (value, value, 0.0)
     assert shift.low == pytest.approx(value - unseen)
-    assert shift.proven == (shift.low > -0.1)
+    assert shift.proven == (shift.low > -0.1 and items >= 59)
+
+
+@pytest.mark.parametrize(("alpha", "fewest"), [(0.05, 59), (0.01, 90), (0.1, 45)])
+def test_fewest_units_are_those_of_wilks_at_a_coverage_of_95_percent(alpha, fewest):
+    assert fewest_units(alpha) == fewest
+    assert 0.95**fewest <= alpha < 0.95 ** (fewest - 1)
+
+
+@pytest.mark.parametrize("items", [1, 5, 58, 59])
+def test_unchanged_items_prove_nothing_where_they_are_too_few(items):
+    shift = prove(mean_of(np.zeros(items)), 0.05, np.ones(items))
+    assert shift.proven == (items == 59)
+    assert (shift.fewest, shift.needed) == (59, 59)
+
+
+def test_a_single_group_is_one_unit_however_many_items_it_has():
+    shift = prove(mean_of(np.zeros(1000)), 0.05, np.ones(1000), groups=np.zeros(1000))
+    assert (shift.units, shift.proven, shift.needed) == (1, False, 59)
+
+
+def test_groups_of_unequal_size_must_be_more():
+    few, enough = (np.repeat(np.arange(3 * k), np.tile([1, 1, 4], k)) for k in (29, 30))  # 3 groups count as 2
+    for groups, proven in ((few, False), (enough, True)):
+        shift = prove(mean_of(np.zeros(groups.size)), 0.05, np.ones(groups.size), groups=groups)
+        assert (shift.fewest, shift.proven) == (89, proven)
+        assert shift.units == (90 if proven else 87)
+
+
+def test_what_is_needed_counts_in_groups():
+    values = np.random.default_rng(0).normal(0.0, 1.0, size=500)
+    alone = prove(mean_of(values - values.mean()), 0.05, np.ones(500))
+    groups = np.repeat(np.arange(500), 4)
+    grouped = prove(mean_of((values - values.mean())[groups]), 0.05, np.ones(2000), groups=groups)
+    assert grouped.needed == pytest.approx(alone.needed, rel=0.1)
 
 
 @given(st.integers(0, 2**16))

@@ -164,6 +164,23 @@ def test_groups_of_unequal_size_count_less_than_their_number():
     assert count(right, right, np.r_[np.zeros(100), 1, 2]).items < 1.1
 
 
+@pytest.mark.parametrize("size", [1, 4, 25])
+def test_what_is_needed_counts_in_groups_whatever_their_size(size):
+    old, new = np.arange(400) % 50 != 0, np.arange(400) % 50 != 1
+    alone = prove(count(old, new), 0.01)
+    grouped = prove(count(*(np.repeat(right, size) for right in (old, new)), np.repeat(np.arange(400), size)), 0.01)
+    assert (grouped.fewest, grouped.needed) == (alone.fewest, alone.needed) == (299, alone.needed)
+    assert alone.needed > 400
+
+
+@pytest.mark.parametrize(("times", "proven"), [(174, False), (175, True)])
+def test_groups_of_unequal_size_must_be_more(times, proven):
+    groups = np.repeat(np.arange(4 * times), np.tile([1, 1, 1, 9], times))  # (Σm)² / Σm² is 12 / 7 of each four
+    right = np.ones(groups.size, dtype=bool)
+    found = prove(count(right, right, groups), 0.01)
+    assert (found.proven, found.fewest) == (proven, 698)
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
 def test_error_with_groups_stays_at_the_risk_however_much_items_of_a_group_agree(correlation):
     rng, delta, errors, trials = np.random.default_rng(1), 0.05, 0, 1500

@@ -40,6 +40,17 @@ def test_accuracy_equals_scikit_learn(answers):
     assert found == pytest.approx([metrics.accuracy_score(truth, given, sample_weight=row) for row in weights])
 
 
+def test_balanced_accuracy_equals_scikit_learn(answers):
+    truth, given, weights = answers
+    found = tally_metric("accuracy_macro")(tally(truth, given, 4)(weights.astype(float)))
+    balanced = metrics.balanced_accuracy_score
+    assert found == pytest.approx([balanced(truth, given, sample_weight=row) for row in weights])
+    seen = tally([0, 0, 1], [0, 2, 1], 3)(np.ones((1, 3)))
+    assert tally_metric("accuracy_macro")(seen)[0] == 0.75, "nothing truly is of class 2"
+    for name in ("accuracy_micro", "accuracy_weighted"):
+        assert tally_metric(name)(seen)[0] == pytest.approx(2 / 3)
+
+
 def test_a_class_without_answers_scores_zero_and_one_that_never_occurs_does_not_count():
     found = tally([0, 0, 1], [0, 0, 0], 3)(np.ones((1, 3)))
     assert tally_metric("recall_macro")(found)[0] == pytest.approx(0.5)

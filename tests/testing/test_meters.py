@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -61,8 +61,13 @@ class FailsWithoutData(Files):
         return [replace(COUNT, value=None)] if not task.splits else [COUNT]
 
 
+class MissaysItsReadings(Files):
+    readings: ClassVar = {"folders": "1"}
+
+
 LAWS = {
     NeedsAnOption: ("test_has_a_name_and_no_option_without_a_default", "has no default"),
+    MissaysItsReadings: ("test_reads_what_it_says_that_it_reads", "`readings` says"),
     CountsAtRandom: ("test_counting_again_counts_the_same", "became"),
     HoldsAnArray: ("test_readings_can_be_written_and_read_back", "plain values"),
     ClosesTheSession: ("test_closes_the_sessions_that_it_opens_and_not_the_one_it_is_given", "belongs to the caller"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from trimtab.core.errors import WorkerCrashed
 from trimtab.core.machine import machine
+from trimtab.core.protocols import Arrays, Samples
 from trimtab.core.values import Goal, NoWorse, Ratio, Settings, Step, Task, Trial, Variant
 from trimtab.search.budget import Budget
 from trimtab.search.journal import Journal
 from trimtab.search.making import Shop
 from trimtab.search.progress import Silent
 from trimtab.search.race import Race
+from trimtab.testing.fakes import FakeProcessSession
+from trimtab.workbench import timing
 from trimtab.workbench.opening import open_model
 from trimtab.workbench.optimize import Effort, Job
 
@@ -51,6 +56,25 @@ def digits_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
     np.savez(data, inputs=inputs[600:], labels=labels[600:])
     return model, data
+
+
+@pytest.fixture
+def probability(tmp_path: Path) -> Callable[[float], Variant]:
+    """Make a binary model that answers with its one input, taken so many times, as the probability."""
+
+    def make(times: float) -> Variant:
+        graph = helper.make_graph(
+            [helper.make_node("Mul", ["x", "times"], ["p"])],
+            "probability",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])],
+            [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["batch", 1])],
+            [numpy_helper.from_array(np.array([times], np.float32), "times")],
+        )
+        path = tmp_path / f"times-{times}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        return open_model(path, tmp_path / "opened").on(Settings(runtime="onnxruntime", threads=1))
+
+    return make
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +109,31 @@ def over(digits_files: tuple[Path, Path], tmp_path: Path) -> Iterator[Race]:
     )
     yield made
     made.close()
+
+
+class Crashing(FakeProcessSession):
+    """A fake session that crashes when it is timed, if its variant is among some."""
+
+    def __init__(self, variant: Variant, keys: Container[str]) -> None:
+        super().__init__(variant, dict, lambda number, items: 10_000 + number * 7919 % 13)
+        self._keys = keys
+
+    def time(self, inputs: Arrays, calls: int, timeout_s: float | None = None) -> Samples:
+        if self.variant.key in self._keys:
+            error = WorkerCrashed("crashed with SIGSEGV (time)")
+            error.variant = self.variant.key
+            raise error
+        return super().time(inputs, calls, timeout_s)
+
+
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Time with fake sessions; those of the variants whose keys a test adds crash."""
+    keys: set[str] = set()
+    monkeypatch.setattr(timing, "open_session", lambda variant, log, limits: nullcontext(Crashing(variant, keys)))
+    monkeypatch.setattr(timing, "_LEAST_S", 0.01)
+    monkeypatch.setattr(timing, "_EACH_S", 0.001)
+    return keys
 
 
 def verdict_on(worse: int, items: int = 700, **given: Any) -> NoWorse:

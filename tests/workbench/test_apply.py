@@ -7,11 +7,15 @@ import pytest
 
 from trimtab.core.errors import BadInput, Refused
 from trimtab.core.values import Task, Variant, options
+from trimtab.data.request import DataRequest
+from trimtab.data.task import open_task
+from trimtab.search.making import Made
 from trimtab.serving.bundle import load, read_manifest
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
 from trimtab.testing.samples import task as sample_task
-from trimtab.workbench.apply import apply, typed_options
+from trimtab.workbench import apply as subject
+from trimtab.workbench.apply import apply
 from trimtab.workbench.opening import open_model
 
 
@@ -73,21 +77,15 @@ def test_a_bundle_may_be_applied_to_in_its_own_folder(variant, tmp_path):
     assert first.key != again.key
 
 
-def test_options_have_the_types_of_the_techniques_own_signature():
-    found = typed_options("static-int8", ["per_channel=true", "reduce_range=FALSE", "items=64", "calibration=entropy"])
-    assert found == {"per_channel": True, "reduce_range": False, "items": 64, "calibration": "entropy"}
-    assert typed_options("export-onnx", ["opset=20", "batch=none"]) == {"opset": 20, "batch": None}
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("per_channel=maybe", "static-int8's option per_channel takes true or false, not 'maybe'"),
-        ("items=many", "static-int8's option items takes a whole number, not 'many'"),
-        ("colour=red", "static-int8 has no option 'colour=red'; its options are: calibration"),
-        ("items", "static-int8 has no option 'items'"),
-    ],
-)
-def test_an_option_that_does_not_fit_is_named(text, words):
-    with pytest.raises(BadInput, match=words):
-        typed_options("static-int8", [text])
+def test_a_threshold_is_tuned_for_what_is_protected_and_stands_in_the_manifest(probability, tmp_path, monkeypatch):
+    labels = np.tile([0, 0, 0, 1], 100)
+    x = np.tile([0.05, 0.1, 0.15, 0.3], 100).astype(np.float32)[:, None]
+    model = probability(1.0)
+    monkeypatch.setattr(subject, "make", lambda shop, original, *_: Made(variant=original, seconds=0.0))
+    found = {}
+    for metric in ("recall", "accuracy"):
+        data = {"x": x, "labels": labels}
+        task = open_task(data, model.model, tmp_path / f"data-{metric}", DataRequest(metric=metric))
+        apply(model, "simplify", task, tmp_path / metric)
+        found[metric] = read_manifest(tmp_path / metric).task.threshold
+    assert found == {"recall": pytest.approx(0.225), "accuracy": None}

@@ -5,12 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput, WorkerCrashed
 from trimtab.core.machine import machine
 from trimtab.core.values import Measurement, Reading, Settings, Task, Variant, Workload, options
+from trimtab.data.request import DataRequest
+from trimtab.data.task import open_task
+from trimtab.meters.quality import tune_threshold
 from trimtab.stores.folder import FolderStore
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
@@ -72,7 +76,7 @@ def test_what_was_measured_before_is_returned_as_it_was(variant, task, tmp_path)
 
 
 class FakeMeter:
-    """Fails in the way that it is told."""
+    """Fails in the way that it is told, and does not say what it would have read."""
 
     error: Exception = WorkerCrashed("the worker fell over")
 
@@ -81,25 +85,53 @@ class FakeMeter:
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> type[FakeMeter]:
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every meter but that of the size falls over with its worker."""
     made = plugins.make
 
     def make(group: str, name: str, *options: object) -> object:
-        return (
-            FakeMeter()
-            if (group, name) in (("meters", "memory"), ("meters", "latency"))
-            else made(group, name, *options)
-        )
+        meter = made(group, name, *options)
+        if group == "meters" and name != "size":
+            meter.read = FakeMeter().read
+        return meter
 
     monkeypatch.setattr(plugins, "make", make)
-    return FakeMeter
 
 
-def test_a_meter_that_fails_is_unavailable_with_the_reason_and_the_others_go_on(variant, task, failing):
-    found = measure(variant, task, meters=("memory", "size"))
-    memory = found.reading("memory")
-    assert memory is not None
-    assert (memory.value, memory.provenance, memory.scope) == (None, "unavailable", "the worker fell over")
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("memory", {"peak_memory": "B"}),
+        ("throughput", {"throughput": "1/s"}),
+        ("end-to-end", {"latency_end_to_end": "s"}),
+        ("compute", {"macs": "1", "macs_nonzero": "1", "macs_coverage": "1"}),
+    ],
+)
+def test_what_a_meter_that_fails_would_have_read_is_unavailable_and_the_others_go_on(
+    variant, task, failing, name, units
+):
+    found = measure(variant, task, meters=(name, "size"))
+    lost = [reading for reading in found.readings if reading.provenance == "unavailable"]
+    assert {reading.name: reading.unit for reading in lost} == units
+    assert {(reading.value, reading.scope) for reading in lost} == {(None, "the worker fell over")}
+    assert found.value("parameters") is not None
+
+
+def test_a_meter_of_another_distribution_may_fail_in_any_way(variant, task, monkeypatch):
+    class Broken(FakeMeter):
+        error = ZeroDivisionError("no such luck")
+
+    made = plugins.make
+    monkeypatch.setattr(plugins, "make", lambda *given: Broken() if given[1] == "bad-smell" else made(*given))
+    monkeypatch.setattr(subject, "foreign_meters", lambda: ("bad-smell",))
+    found = measure(variant, task, meters=("bad-smell", "size"))
+    smell = found.reading("bad_smell")
+    assert smell is not None
+    assert (smell.value, smell.scope) == (None, "the meter bad-smell failed: ZeroDivisionError: no such luck")
+    monkeypatch.setattr(Broken, "readings", {"odour": "olf"}, raising=False)
+    odour = measure(variant, task, meters=("bad-smell",)).reading("odour")
+    assert odour is not None
+    assert (odour.value, odour.unit, odour.scope) == (None, "olf", smell.scope), "as it says itself"
     assert found.value("parameters") is not None
 
 
@@ -156,3 +188,33 @@ def test_what_openvino_chose_by_itself_is_said_where_its_time_is(variant, task, 
     (reading,) = found.named("arithmetic")
     assert reading.place == asked or (asked is None and reading.place in ("fp32", "bf16", "fp16"))
     assert found.value("latency_p50") is not None
+
+
+def test_answers_near_chance_are_asked_about_and_notes_on_the_data_are_kept(variant, tmp_path):
+    items = PERCEPTRON.inputs(200, 0)["x"]
+    guessed = np.random.default_rng(7).integers(0, 4, 200)
+    bad = open_task(
+        {"x": np.repeat(items, 2, axis=0), "labels": np.repeat(guessed, 2)}, variant.model, tmp_path / "bad"
+    )
+    found = measure(variant, bad, meters=("quality",))
+    assert "preprocessing or label order?" in found.warnings[0]
+    assert found.warnings[1:] == bad.notes != ()
+    assert measure(variant, bad, meters=("size",)).warnings == ()
+    labels = PERCEPTRON.answer({"x": items})["scores"].argmax(axis=1)
+    good = open_task({"x": items, "labels": labels}, variant.model, tmp_path / "good")
+    assert measure(variant, good, meters=("quality",)).warnings == good.notes
+
+
+def test_a_threshold_is_tuned_on_select_as_a_search_does(probability, tmp_path):
+    rng = np.random.default_rng(3)
+    labels = (rng.random(400) < 0.3).astype(np.int64)
+    x = np.where(labels == 1, rng.uniform(0.05, 0.6, 400), rng.uniform(0, 0.2, 400)).astype(np.float32)[:, None]
+    model = probability(1.0)
+    task = open_task({"x": x, "labels": labels}, model.model, tmp_path / "data", DataRequest(costs=(10.0, 1.0)))
+    rows = {split.name: np.load(split.rows.path) for split in task.splits}
+    threshold = tune_threshold(task, labels[rows["select"]], x[rows["select"]])
+    cost = measure(model, task, meters=("quality",), split="certify").reading("cost")
+    assert cost is not None
+    given, truth = x[rows["certify"], 0] >= threshold, labels[rows["certify"]] == 1
+    assert cost.value == pytest.approx(np.mean(10.0 * (truth & ~given) + (~truth & given)))
+    assert cost.scope == f"certify split, threshold {threshold:.3g}"

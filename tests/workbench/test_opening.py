@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given as each
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from trimtab.workbench.opening import (
     open_model,
     parse_examples,
     parse_states,
+    shared,
 )
 
 
@@ -44,6 +46,28 @@ def test_a_bundle_is_opened_with_its_settings_and_steps(tmp_path):
     assert opened.settings == variant.settings
     assert opened.key == variant.key
     assert opened.model.path.is_relative_to(tmp_path / "b")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "torch-export"])
+def test_one_model_in_two_places_has_one_key(tmp_path, kind):
+    keys = {open_model(source(kind, tmp_path / place), tmp_path / f"{place} work").key for place in ("here", "there")}
+    assert len(keys) == 1
+
+
+def test_one_file_whose_states_are_told_is_another_model_to_what_is_kept(tmp_path):
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "memory"], ["y"]), onnx.helper.make_node("Mul", ["x", "memory"], ["kept"])],
+        "recurrent",
+        [value(name, onnx.TensorProto.FLOAT, [1, 3]) for name in ("x", "memory")],
+        [value(name, onnx.TensorProto.FLOAT, [1, 3]) for name in ("y", "kept")],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "net.onnx")
+    plain = open_model(tmp_path / "net.onnx", tmp_path / "work")
+    told = open_model(tmp_path / "net.onnx", tmp_path / "work", ModelRequest(states=(("memory", "kept"),)))
+    assert told.model.digest == plain.model.digest
+    assert told.key != plain.key
 
 
 @pytest.mark.parametrize(
@@ -147,8 +171,73 @@ class TestLiveModules:
         labels = np.zeros(5, np.int64)
         for given in (data, data.astype(np.float64), (data, labels), {"x": data}, {"inputs": data, "labels": labels}):
             assert example_of(module, given) == wanted
-        for unknown in (None, "data.npz", {"y": data}, 3):
+        for unknown in (None, "data.csv", Task()):
             assert example_of(module, unknown) == ()
+        for wrong in ({"y": data}, 3):
+            with pytest.raises(BadInput, match=r"name the array 'inputs'|is a int; give an array"):
+                example_of(module, wrong)
+
+    def test_its_example_is_found_in_data_sets_and_loaders(self, module):
+        from torch import from_numpy, zeros
+        from torch.utils.data import DataLoader, TensorDataset
+
+        data = PERCEPTRON.inputs(5, 0)["x"]
+        held = TensorDataset(from_numpy(data), zeros(5, dtype=int))
+        named = [{"x": item, "labels": 0} for item in data]
+        loaders = (DataLoader(held, batch_size=2), DataLoader(named, batch_size=2))
+        for given in (held, named, data.tolist(), *loaders):
+            assert example_of(module, given) == (("x", (1, 16), "float32"),)
+        with pytest.raises(BadInput, match="shuffle=False"):
+            example_of(module, DataLoader(held, shuffle=True))
+
+    def test_its_weights_are_its_own(self, module, tmp_path):
+        with pytest.raises(BadInput, match=r"--weights gives .* this .* is opened without it"):
+            open_model(module, tmp_path, ModelRequest(weights=tmp_path / "w.pt"))
+
+
+WEIGHTS = ModelRequest(weights=Path("w.safetensors"))
+INPUT = ModelRequest(example=(("x", (1, 16), "float32"),))
+STATE = ModelRequest(states=(("h", "h_out"),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "words"),
+    [
+        ("onnx", WEIGHTS, "--weights gives the weights of a PyTorch factory, for models of the format torch;"),
+        ("onnx", INPUT, "--input says what a PyTorch factory takes, for models of the format torch;"),
+        ("openvino", WEIGHTS, "--weights"),
+        ("openvino", INPUT, "--input"),
+        ("openvino", STATE, "--state names an input and the output that feeds it at the next call, for .* onnx"),
+        ("torch-export", WEIGHTS, "--weights"),
+        ("torch-export", INPUT, "--input"),
+    ],
+)
+def test_an_option_that_a_format_does_not_read_is_refused(tmp_path, kind, request_, words):
+    given = source(kind, tmp_path)
+    with pytest.raises(BadInput, match=words) as raised:
+        open_model(given, tmp_path / "work", request_)
+    assert str(raised.value).endswith(f"{given} is opened without it: leave it out")
+
+
+def test_a_hugging_face_folder_a_bundle_and_an_opened_model_read_no_weights(tmp_path):
+    variant = open_model(source("onnx", tmp_path), tmp_path / "work")
+    write_bundle(tmp_path / "b", variant, Task(), measurement=None, certificate=None, machine=machine(), version="")
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text('{"model_type": "bert"}')
+    for given in (tmp_path / "hf", tmp_path / "b", variant, variant.model):
+        for request in (WEIGHTS, INPUT):
+            with pytest.raises(BadInput, match="is opened without it: leave it out"):
+                open_model(given, tmp_path / "work", request)
+    with pytest.raises(BadInput, match="--state"):
+        open_model(tmp_path / "b", tmp_path / "work", STATE)
+
+
+def test_of_several_models_each_is_opened_with_what_it_reads_if_one_reads_it(tmp_path):
+    net = source("onnx", tmp_path)
+    both = ModelRequest(weights=Path("w.safetensors"), states=(("h", "h_out"),))
+    assert shared([net, "nets:make"], both) == [STATE, both]
+    assert shared([net, net], both) == [both, both]
+    assert shared([net], ModelRequest(trust_pickle=True)) == [ModelRequest(trust_pickle=True)]
 
 
 @pytest.mark.parametrize(

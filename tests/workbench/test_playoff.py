@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from trimtab.core.machine import machine
@@ -15,6 +16,7 @@ from trimtab.search.journal import Journal
 from trimtab.search.making import Shop
 from trimtab.search.progress import Silent
 from trimtab.search.race import Race, outpaced
+from trimtab.workbench import playoff
 from trimtab.workbench.opening import open_model
 from trimtab.workbench.playoff import leaders, play_off
 
@@ -121,6 +123,40 @@ def test_a_play_off_that_was_made_is_not_made_again(race: Race, tmp_path: Path) 
     play_off(race, (), tmp_path / "playoff")
     assert race.corrected == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "playoff").rglob("*.log")} == logs
+
+
+def test_a_field_that_is_another_one_is_timed_itself(
+    race: Race, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playoff, "_EACH_S", 1.0)
+    enter(race, None, 1.0)
+    enter(race, 1, 0.5)
+    enter(race, 2, 0.5)
+    play_off(race, (), tmp_path / "playoff")
+    kept = list((tmp_path / "playoff").rglob("*.npz"))
+    enter(race, 3, 0.4)  # as when a longer budget found one more
+    race.corrected.clear()
+    play_off(race, (), tmp_path / "playoff")
+    new = set((tmp_path / "playoff").rglob("*.npz")) - set(kept)
+    assert {len(np.load(path)["wall"]) for path in kept} == {4}, "the model as given, two leaders, the self-test"
+    assert {len(np.load(path)["wall"]) for path in new} == {5}
+
+
+def test_a_leader_that_crashes_is_out_and_the_others_play_on(
+    race: Race, tmp_path: Path, crashing: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playoff, "_EACH_S", 0.01)
+    race.budget.seconds = 0.1
+    enter(race, None, 1.0)
+    bad, good = enter(race, 1, 0.5), enter(race, 2, 0.6)
+    assert bad.variant is not None
+    crashing.add(bad.variant.key)
+    play_off(race, (), tmp_path / "playoff")
+    found = {trial.name: trial for trial in race.trials}
+    assert (found[bad.name].state, found[good.name].state) == ("failed", "kept")
+    assert found[bad.name].reason == "failed when it was timed again: crashed with SIGSEGV (time)"
+    assert found[good.name].screening is not None
+    assert found[good.name].screening.processes >= 2
 
 
 def test_a_goal_that_is_no_time_needs_no_play_off(race: Race, tmp_path: Path) -> None:

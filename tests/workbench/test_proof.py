@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Goal, NoWorse, Settings, Split, Task, Trial, Variant, Workload
 from trimtab.data.request import DataRequest
@@ -21,7 +22,7 @@ from trimtab.formats.onnx import OnnxFormat
 from trimtab.search.race import Race
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.workbench.ledger import look
-from trimtab.workbench.proof import _explained, answers_file, answers_on, finalists, prove, prove_all, safety
+from trimtab.workbench.proof import answers_file, answers_on, finalists, of_itself, prove, prove_all, safety
 
 Enter = Callable[..., Trial]
 ITEMS = 700
@@ -40,10 +41,10 @@ def verdict(worse: int = 0, items: int = 700, **given_: Any) -> NoWorse:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
-    """The network that is always right, one with a little noise on its weights, and one with much."""
+    """The network that is always right, one with a little noise on its weights, one with much, one that overflows."""
     folder = tmp_path_factory.mktemp("networks")
     found = {}
-    for name, noise in (("original", 0.0), ("good", 0.002), ("bad", 3.0)):
+    for name, noise in (("original", 0.0), ("good", 0.002), ("bad", 3.0), ("broken", np.nan)):
         proto = PERCEPTRON.graph(0)
         for tensor in proto.graph.initializer:
             if tensor.name == "w2":
@@ -158,7 +159,26 @@ class TestProof:
         found = prove_all(race, chosen, tmp_path)
         assert {name: proof.proven for name, proof in found.items()} == {"good": True, "bad": False}
         assert not answers_file(tmp_path, other, certify).exists()
-        assert look(certify.digest, "another", tmp_path) == 3, "two looks so far"
+        assert look(certify, "another", tmp_path) == 3, "two looks so far"
+
+    def test_one_that_can_not_answer_has_failed_and_the_others_are_tested(
+        self, race, networks, enter, tmp_path, certify
+    ) -> None:
+        nowhere = networks["good"].on(Settings(runtime="no-such-engine"))
+        chosen = self.entered({**networks, "nowhere": nowhere}, enter, "broken", "nowhere", "good")
+        found = prove_all(race, chosen, tmp_path)
+        assert {name: proof.proven for name, proof in found.items()} == {"good": True}
+        assert [trial.state for trial in race.trials] == ["failed", "failed", "kept"]
+        assert "failed on the certify split: the output 'scores' holds NaN or infinity" in race.trials[0].reason
+        assert "no-such-engine" in race.trials[1].reason
+
+    def test_where_the_original_itself_can_not_answer_nobody_else_is_to_blame(
+        self, race, networks, enter, tmp_path
+    ) -> None:
+        race.shop = replace(race.shop, original=networks["broken"])
+        with pytest.raises(BadInput, match="NaN or infinity"):
+            prove_all(race, self.entered(networks, enter, "good"), tmp_path)
+        assert [trial.state for trial in race.trials] == ["kept"]
 
     def test_a_proof_is_kept_and_costs_no_second_look(self, race, networks, tmp_path, certify) -> None:
         first = prove(race, networks["good"], certify, tmp_path)
@@ -168,11 +188,15 @@ class TestProof:
             path.unlink()
         assert prove(race, networks["good"], certify, tmp_path) == first
         assert list((tmp_path / "answers").iterdir()) == [], "nothing was answered again"
-        assert look(certify.digest, networks["good"].key, tmp_path) == 1
+        assert look(certify, networks["good"].key, tmp_path) == 1
 
     def test_the_model_as_given_needs_no_statistics(self, race, networks, tmp_path, certify) -> None:
         proof = prove(race, networks["original"], certify, tmp_path)
         assert (proof.proven, proof.method, proof.flips, proof.reason) == (True, "the same variant", 0, "")
+        few = verdict(items=50, needed=299, reason="not proven on 50 items")
+        assert (of_itself(few).proven, of_itself(few).needed, of_itself(few).reason) == (True, None, "")
+        lost = verdict(worse=3, items=50, reason="loses 6 pt")
+        assert (of_itself(lost).proven, of_itself(lost).reason) == (False, "loses 6 pt"), "as on another machine"
 
     def test_speed_only_proves_nothing(self, race, networks, enter, tmp_path) -> None:
         race.shop = replace(race.shop, goal=Goal(max_drop=None))
@@ -191,27 +215,8 @@ class TestProof:
         assert [path.name for path in kept.parent.iterdir()] == [kept.name], "no half-written file"
 
 
-class TestTooFew:
-    """Items that could not have proven anything, however well the variant did."""
-
-    def test_the_fewest_that_could_are_named(self) -> None:
-        found = _explained(verdict(items=120, needed=200, reason="not proven on 120 items"))
-        assert found.needed == 299
-        assert found.reason == ("the certify split has 120 items for accuracy: no proof of 1 pt exists below 299")
-
-    def test_groups_are_what_counts(self) -> None:
-        found = _explained(verdict(items=700, groups=7, metric="recall"))
-        assert found.reason.startswith("the certify split has 7 groups of items for recall: no proof of 1 pt")
-        assert found.needed == 299
-
-    @pytest.mark.parametrize(
-        "given_",
-        [
-            {"items": 120, "proven": True},
-            {"items": 300},
-            {"items": 120, "metric": "cost", "max_drop": 5.0, "method": "paired bootstrap (BCa)"},
-        ],
-    )
-    def test_otherwise_the_reason_stays_as_it_was(self, given_: dict[str, Any]) -> None:
-        proof = verdict(reason="as it was", **given_)
-        assert _explained(proof) == proof
+def test_one_that_a_limit_dropped_is_none_to_beat(over: Race, enter: Enter) -> None:
+    given = enter(value=1.0, state="dropped", reason="accuracy is 0.9, the limit is >= 0.95 (select split)")
+    slower = enter("bf16", value=2.0)
+    assert finalists(over, given) == [slower]
+    assert slower not in finalists(over, enter(value=1.0, threads=1)), "beside one that keeps the limits it is none"

@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trimtab.core import plugins
 from trimtab.core.errors import BadInput
-from trimtab.core.values import Goal, Model, Task
+from trimtab.core.values import Goal, Limit, Model, Reading, Settings, Task, Variant, Workload
 from trimtab.data.request import DataRequest
+from trimtab.search.race import METERS
+from trimtab.testing.fakes import FakeProcessSession
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
+from trimtab.workbench import task as subject
 from trimtab.workbench.opening import open_model
-from trimtab.workbench.task import check_goal, given_task
+from trimtab.workbench.task import check_goal, given_task, lost_limits
 
 INPUTS = PERCEPTRON.inputs(60, 0)["x"]
 LABELS = PERCEPTRON.answer({"x": INPUTS})["scores"].argmax(axis=1)
@@ -36,8 +40,6 @@ def test_an_opened_task_is_taken_as_it_is(model, tmp_path):
 def test_a_metric_that_does_not_exist_is_told_before_anything_runs(model, tmp_path):
     with pytest.raises(BadInput, match=r"there is no metric 'taste': choose one of .*recall_macro"):
         given_task((INPUTS, LABELS), model, tmp_path, DataRequest(metric="taste"))
-    own = given_task((INPUTS, LABELS), model, tmp_path, DataRequest(metric="package.module:function"))
-    assert own.metric == "package.module:function", "a user's own is looked up when it is needed"
 
 
 @pytest.mark.parametrize(
@@ -91,3 +93,74 @@ def test_what_no_search_can_improve_is_told_before_anything_runs(objective):
 @pytest.mark.parametrize("objective", ["latency", "throughput", "bytes", "peak_memory", "macs", "parameters"])
 def test_what_is_read_while_searching_can_be_improved(objective):
     check_goal(Goal(objective=objective), Task())
+
+
+def limited(reading: str, bound: float = 0.5) -> Goal:
+    return Goal(limits=(Limit(reading=reading, relation="<=", bound=bound),))
+
+
+def test_a_limit_on_what_nothing_reads_is_told_with_the_nearest_and_all_that_is_read(model, tmp_path):
+    task = given_task((INPUTS, LABELS), model, tmp_path, DataRequest())
+    with pytest.raises(BadInput, match=r"'acuracy' for classification; did you mean accuracy\? .*latency_p99.*top5"):
+        check_goal(limited("acuracy"), task)
+    with pytest.raises(BadInput, match=r"'zzz' for classification\. What can be read: "):
+        check_goal(limited("zzz"), task)
+
+
+@pytest.mark.parametrize("reading", ["bytes", "peak_memory", "latency_p99", "throughput", "macs", "compression_bytes"])
+def test_a_limit_may_be_on_whatever_is_read_of_any_model(reading):
+    check_goal(limited(reading), Task())
+
+
+def test_a_limit_on_quality_is_on_what_such_data_tells(model, tmp_path):
+    labelled = given_task((INPUTS, LABELS), model, tmp_path / "a", DataRequest())
+    plain = given_task({"x": INPUTS}, model, tmp_path / "b", DataRequest())
+    for reading in ("accuracy", "accuracy_macro", "recall", "top5", "agreement", "latency_end_to_end"):
+        check_goal(limited(reading), labelled)
+    check_goal(limited("agreement"), plain)
+    check_goal(limited("own.module:function"), replace(labelled, metric="own.module:function"))
+    for reading, task, words in (
+        ("accuracy", plain, "'accuracy' for classification without labels"),
+        ("mse", labelled, "'mse' for classification"),
+        ("cost", labelled, "'cost' for classification"),
+        ("accuracy", Task(), "'accuracy' without data"),
+        ("latency_end_to_end", Task(), "'latency_end_to_end' without data"),
+        ("own.module:function", labelled, "'own.module:function' for classification"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            check_goal(limited(reading), task)
+
+
+def test_every_reading_of_our_meters_may_be_limited(model, tmp_path):
+    task = given_task((INPUTS, LABELS), model, tmp_path, DataRequest())
+    variant = Variant(model=model, settings=Settings(runtime="onnxruntime"))
+    session = FakeProcessSession(variant, PERCEPTRON.answer)
+    for name in METERS:
+        for reading in plugins.make("meters", name).read(session, variant, task, Workload()):
+            if isinstance(reading, Reading) and reading.place is None:
+                check_goal(limited(reading.name), task)
+
+
+def test_what_meters_of_others_read_is_known_once_they_have_read_the_model_as_given(monkeypatch):
+    monkeypatch.setattr(subject, "foreign_meters", lambda: ("smell",))
+    goal = limited("odour")
+    check_goal(goal, Task())
+    with pytest.raises(BadInput, match="'accuracy' without data"):
+        check_goal(limited("accuracy"), Task())
+    assert lost_limits(goal, [Reading(name="odour", value=1.0)], judged=True) == []
+    unavailable = Reading(name="odour", value=None, provenance="unavailable")
+    assert lost_limits(goal, [unavailable], judged=True) == [], "an export may have one"
+    assert lost_limits(goal, [Reading(name="smell", value=1.0)], judged=False) == list(goal.limits)
+
+
+def test_quality_that_the_answers_of_the_model_as_given_do_not_tell_will_never_be_told():
+    goal = Goal(limits=tuple(Limit(reading=name, relation=">=", bound=0.5) for name in ("top5", "accuracy", "bytes")))
+    read = [Reading(name="accuracy", value=0.9), Reading(name="top5", value=None)]
+    assert [limit.reading for limit in lost_limits(goal, read, judged=True)] == ["top5"]
+    assert lost_limits(goal, [], judged=False) == [], "it never answered"
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 4}, {"arrival_rate_hz": 10.0}])
+def test_a_load_that_is_not_timed_is_refused(load):
+    with pytest.raises(BadInput, match="calls are timed one at a time"):
+        check_goal(Goal(workload=Workload(**load)), Task())

@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import trimtab
 from trimtab.core.errors import BadInput
+from trimtab.core.values import Task
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
+from trimtab.workbench import measure as measuring
+from trimtab.workbench.measure import with_options
 from trimtab.workbench.optimize import Job
 from trimtab.workbench.report import read_result
 
@@ -44,6 +48,28 @@ def test_measuring_arrays(model):
     assert trimtab.measure(model, meters=("size",), runtime="openvino").variant.settings.runtime == "openvino"
 
 
+def test_meters_take_options_by_their_names(model):
+    found = trimtab.measure(model, meters=("latency", "size"), options={"latency": {"calls": 7}})
+    latency = found.reading("latency_mean")
+    assert latency is not None
+    assert latency.samples == 7
+    assert dict(found.options)["latency"] == "calls=7"
+    with pytest.raises(BadInput, match="latency has options but isn't read"):
+        trimtab.measure(model, meters=("size",), options={"latency": {"calls": 7}})
+    with pytest.raises(BadInput, match="latency has no option 'colour'"):
+        trimtab.measure(model, meters=("latency",), options={"latency": {"colour": 7}})
+    with pytest.raises(BadInput, match="say it with --split"):
+        trimtab.measure(model, (INPUTS, LABELS), meters=("quality",), options={"quality": {"split": "certify"}})
+
+
+def test_options_of_one_meter_leave_the_others_in():
+    found = with_options(None, {"latency": {"seconds": 1.0}}, Task())
+    assert isinstance(found, dict)
+    assert (found["latency"], found["size"]) == ((("seconds", 1.0),), ())
+    assert "quality" not in found, "there is nothing to answer"
+    assert with_options(None, {}, Task()) is None
+
+
 def test_an_opened_model_and_task_are_taken_as_they_are(model, tmp_path):
     variant = trimtab.open_model(model, tmp_path / "work")
     task = trimtab.open_task((INPUTS, LABELS), variant.model, tmp_path / "data")
@@ -69,6 +95,46 @@ def test_a_live_module_is_traced_on_an_item_of_the_data():
     assert found.value("accuracy") == 1.0
     with pytest.raises(BadInput, match="a live module doesn't say what it takes"):
         trimtab.measure(module, meters=("size",))
+
+
+def _items(kind: str, folder: Path) -> object:
+    """The items in one of the forms in which Python people hold them."""
+    from torch import from_numpy
+    from torch.utils.data import DataLoader, TensorDataset
+
+    held = TensorDataset(from_numpy(INPUTS), from_numpy(LABELS))
+    if kind == "file":
+        np.savez(folder / "items.npz", inputs=INPUTS, labels=LABELS)
+        return folder / "items.npz"
+    named = [{"x": item, "labels": label} for item, label in zip(INPUTS, LABELS, strict=True)]
+    return {"data set": held, "named items": named, "loader": DataLoader(held, batch_size=64)}[kind]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data set", "named items", "loader", "file"])
+def test_a_live_module_is_measured_on_data_sets_loaders_and_files(kind, tmp_path):
+    pytest.importorskip("torch")
+    from trimtab.testing import perceptron
+
+    found = trimtab.measure(perceptron.make(0), _items(kind, tmp_path), meters=("quality",))
+    assert found.value("accuracy") == 1.0
+
+
+def test_what_no_model_of_a_comparison_reads_is_refused(model, tmp_path):
+    requests = trimtab.Requests(model=trimtab.ModelRequest(weights=tmp_path / "w.safetensors"))
+    with pytest.raises(BadInput, match="--weights gives the weights of a PyTorch factory"):
+        trimtab.compare([model, model], (INPUTS, LABELS), requests=requests)
+
+
+@pytest.mark.parametrize("data", [None, (["a text"] * 800, [0, 1] * 400), INPUTS], ids=["no data", "texts", "numbers"])
+def test_a_model_that_takes_strings_is_refused_with_what_to_do(data, tmp_path):
+    value, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    nodes = [onnx.helper.make_node("Shape", ["text"], ["size"]), onnx.helper.make_node("Cast", ["size"], ["y"], to=1)]
+    graph = onnx.helper.make_graph(nodes, "net", [value("text", kinds.STRING, ["n"])], [value("y", kinds.FLOAT, [1])])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "net.onnx")
+    with pytest.raises(BadInput, match="input 'text' takes strings, which trimtab can't feed: export the part after"):
+        trimtab.measure(tmp_path / "net.onnx", data, meters=("latency",))
 
 
 def test_requests_say_how_data_is_read(model):
@@ -97,3 +163,14 @@ def test_importing_trimtab_imports_nothing_else():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "numpy" not in shown.stdout
     assert "trimtab.core" not in shown.stdout
+
+
+def test_latency_that_is_asked_for_takes_the_calls_of_its_p99(model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(measuring, "measure", lambda *_, meters, split: asked.append(dict(meters or {})))
+    trimtab.measure(model, meters=("latency", "size"))
+    trimtab.measure(model, meters=("latency",), options={"latency": {"seconds": 1.0}})
+    trimtab.measure(model)
+    assert dict(asked[0]["latency"]) == {"percentile": 0.99}
+    assert dict(asked[1]["latency"]) == {"seconds": 1.0}
+    assert dict(asked[2].get("latency", ())) == {}

@@ -24,9 +24,10 @@ from trimtab.meters.predict import predict
 from trimtab.runtimes.session import open_session
 from trimtab.serving.bundle import bundled_variant, read_manifest, write_bundle
 from trimtab.serving.evidence import write_evidence
-from trimtab.testing.networks import PERCEPTRON
+from trimtab.testing.networks import PERCEPTRON, TOKENS
 from trimtab.workbench import verify as subject
 from trimtab.workbench.measure import measure
+from trimtab.workbench.proof import of_itself
 from trimtab.workbench.verify import Check, insist, verify
 
 ITEMS = 800
@@ -60,9 +61,16 @@ class Certified:
 def certified(tmp_path: Path) -> Callable[..., Certified]:
     """Certify a slightly noisy network the way `optimize` does, and write its bundle."""
 
-    def make(data: Any = None, request: DataRequest | None = None, **of_task: Any) -> Certified:
-        original = network(tmp_path / "original" / "net.onnx", 0.0)
-        variant = network(tmp_path / "variant" / "net.onnx", 0.002)
+    def make(
+        data: Any = None,
+        request: DataRequest | None = None,
+        pair: tuple[Variant, Variant] | None = None,
+        **of_task: Any,
+    ) -> Certified:
+        original, variant = pair or (
+            network(tmp_path / "original" / "net.onnx", 0.0),
+            network(tmp_path / "variant" / "net.onnx", 0.002),
+        )
         given = {**DATA, "labels": LABELS} if data is None else data
         task = replace(open_task(given, original.model, tmp_path / "first", request), **of_task)
         split = task.split("certify")
@@ -74,6 +82,7 @@ def certified(tmp_path: Path) -> Callable[..., Certified]:
         labels = reference_labels(task, split, outputs[0])
         names = (variant.key, original.key)
         proof = judge(task, split, labels, outputs[0], outputs[1], goal=GOAL, names=names)
+        proof = of_itself(proof) if variant == original else proof
         assert proof.proven, "the fixture itself must be sound"
         certificate = Certificate(
             claim="", no_worse=proof, ratios=(), data=split.digest, original=original.key, looks=1, seed=0,
@@ -144,6 +153,32 @@ def test_missing_items_break_it_and_are_counted(certified, tmp_path):
         found.reason
         == f"{gone} of the {len(certify)} certified items are not in the data given with the labels that they had"
     )
+
+
+def alone(made: Certified) -> dict[str, Any]:
+    """Return the certified items and nothing else."""
+    certify = made.task.split("certify")
+    assert certify is not None
+    rows = np.load(certify.rows.path)
+    return {**{name: array[rows] for name, array in DATA.items()}, "labels": LABELS[rows]}
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_certified_items_alone_are_enough(certified, tmp_path, marked):
+    made = certified()
+    given = alone(made)
+    if marked:
+        given["split"] = np.full(len(given["labels"]), "certify")
+    found = verify(made.folder, given, tmp_path / "again")
+    assert (found.holds, found.items_missing) == (True, 0)
+    assert found.found.items == len(given["labels"])
+
+
+def test_a_handful_of_the_items_is_read_and_the_others_are_missed(certified, tmp_path):
+    made = certified()
+    given = {name: array[:3] for name, array in alone(made).items()}
+    found = verify(made.folder, given, tmp_path / "again")
+    assert found.items_missing == len(alone(made)["labels"]) - 3
 
 
 def test_an_item_with_another_label_is_not_the_one_that_was_certified(certified, tmp_path):
@@ -220,6 +255,63 @@ def test_the_preprocessing_of_the_bundle_is_used_again(certified, tmp_path):
     steps = (Step(technique="scale", options=options(divisor=4.0)),)
     made = certified(data=raw, request=DataRequest(preprocess=steps))
     assert verify(made.folder, raw, tmp_path / "again").holds
+
+
+def texts(folder: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Return texts with their labels, the longest of them to calibrate on, and the tokenizer of their words."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {f"w{number}": number for number in range(50)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+    given = TOKENS.inputs(ITEMS, 0)
+    labels = TOKENS.answer(given)["scores"].argmax(axis=1).tolist()
+    lengths = given["mask"].sum(axis=1)
+    rows = [
+        {"text": " ".join(f"w{number}" for number in ids[:length]), "label": label, "split": split}
+        for ids, length, label, split in zip(
+            given["ids"], lengths, labels, ["calibrate"] * 100 + ["select"] * 200 + ["certify"] * 500, strict=True
+        )
+    ]
+    rows[0]["text"] = "w1 " * 9
+    return rows, folder / "tokenizer.json"
+
+
+def written(rows: list[dict[str, Any]], path: Path) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_texts_are_recognised_elsewhere_whatever_the_longest_of_them_is(certified, tmp_path):
+    rows, tokenizer = texts(tmp_path)
+    path = tmp_path / "tokens.onnx"
+    path.write_bytes(TOKENS.graph(0).SerializeToString())
+    model = OnnxFormat().open(str(path), Opening(folder=tmp_path))
+    pair = (Variant(model=model, settings=Settings(runtime="onnxruntime")), Variant(model=model, settings=ORT))
+    request = DataRequest(preprocess=tokenizer)
+    made = certified(written(rows, tmp_path / "texts.jsonl"), request, pair)
+    tokenizer.unlink()
+    moved = made.folder.rename(tmp_path / "elsewhere")
+    longer = [*rows, {"text": "w2 " * 20, "label": 0, "split": "certify"}]
+    for number, given in enumerate((rows, rows[300:], longer)):
+        found = verify(moved, written(given, tmp_path / f"{number}.jsonl"), tmp_path / "again")
+        assert (found.holds, found.items_missing, found.found.items) == (True, 0, 500)
+
+
+@pytest.mark.parametrize(("noise", "holds"), [(None, True), (3.0, False)])
+def test_the_model_as_given_holds_however_few_the_items_unless_its_answers_lost_too_much(
+    certified, tmp_path, noise, holds
+):
+    original = network(tmp_path / "original" / "net.onnx", 0.0)
+    few = {name: array[:80] for name, array in GIVEN.items()}
+    made = certified(few, pair=(original, original))
+    if noise is not None:
+        replaced(made.folder, noise)
+    found = verify(made.folder, few, tmp_path / "again")
+    assert found.found.items < 99, "with which no drop of 3 pt can be proven"
+    assert found.holds == holds
+    assert (found.found.method == "the same variant") == holds
+    assert ("of accuracy on" in found.reason) == (not holds)
 
 
 class FakeTiming:

@@ -66,6 +66,8 @@ def optimize(  # one parameter per option: the command line may have as many as 
     items: o.DataOptions,
     opening: o.ModelOptions,
     poor_model: o.PoorModel = False,
+    track: o.Track = None,
+    store: o.Store = "folder",
     dry_run: o.DryRun = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -82,7 +84,13 @@ def optimize(  # one parameter per option: the command line may have as many as 
         margin=margin,
     )
     effort = Effort(
-        seconds=words.seconds(budget), trials=trials, only=tuple(only or ()), seed=items.seed, poor_model=poor_model
+        seconds=words.seconds(budget),
+        trials=trials,
+        only=tuple(only or ()),
+        seed=items.seed,
+        poor_model=poor_model,
+        track=tuple(track or ()),
+        store=store,
     )
     job = Job(
         model=model,
@@ -123,6 +131,7 @@ def measure(
     data: o.Data = None,
     *,
     meter: o.Meter = None,
+    option: o.MeterOption = None,
     split: o.SplitName = "select",
     runtime: o.Runtime = None,
     calls: o.WorkloadOptions,
@@ -131,12 +140,22 @@ def measure(
     as_json: o.AsJson = False,
 ) -> None:
     """Read what a model costs and how good it is, every number with its interval."""
+    from trimtab.core.plugins import named_options
     from trimtab.reports.terminal import measurement_table
     from trimtab.workbench.verbs import Requests
     from trimtab.workbench.verbs import measure as read
 
     requests = Requests(model=opening.request(), data=items.request())
-    found = read(model, data, calls.workload(), meters=meter, split=split, runtime=runtime, requests=requests)
+    found = read(
+        model,
+        data,
+        calls.workload(),
+        meters=meter,
+        options=named_options("meters", option or ()),
+        split=split,
+        runtime=runtime,
+        requests=requests,
+    )
     _show(found, measurement_table, as_json)
 
 
@@ -213,7 +232,7 @@ def inspect(
     opening: o.ModelOptions,
     as_json: o.AsJson = False,
 ) -> None:
-    """Show what a model is and what can be done with it, without running it."""
+    """Show what a model is and what can be done with it: files are read, PyTorch modules are traced on shapes alone."""
     from trimtab.reports.sheets import inspection_table
     from trimtab.workbench.inspect import inspect as look
     from trimtab.workbench.opening import open_model
@@ -236,15 +255,16 @@ def apply(
     opening: o.ModelOptions,
 ) -> None:
     """Apply one technique to a model, without a search."""
+    from trimtab.core.plugins import typed_options
+    from trimtab.search.making import changes
     from trimtab.workbench.apply import apply as apply_one
-    from trimtab.workbench.apply import typed_options
     from trimtab.workbench.verbs import Requests, opened
 
     requests = Requests(model=opening.request(), data=items.request())
-    chosen = as_options(typed_options(technique, option or ()))
+    chosen = as_options(typed_options("techniques", technique, option or ()))
     with opened([model], data, requests) as (variants, task):
         made = apply_one(variants[0], technique, task, output, options=chosen, seed=items.seed)
-    typer.echo(f"{made.label()}: {output}")
+        typer.echo("\n".join([f"{made.label()}: {output}", *changes(technique, variants[0], made)]))
 
 
 @app.command()
@@ -299,15 +319,14 @@ def _run(job: Job, as_json: bool) -> None:
     from trimtab.cli.live import Live
     from trimtab.reports.terminal import result_table
     from trimtab.workbench.optimize import optimize_job
-    from trimtab.workbench.report import write_report
+    from trimtab.workbench.report import REPORT
 
     console = _console(stderr=as_json)
     with Live(console) as live:
         result = optimize_job(job, live)
-        report = write_report(result, job.output)
     _show(result, result_table, as_json)
     if not as_json:
-        console.print(f"report: {report}", soft_wrap=True, highlight=False)
+        console.print(f"report: {(job.output / REPORT).resolve()}", soft_wrap=True, highlight=False)
     if result.winner is None:
         raise typer.Exit(3)
 
@@ -337,5 +356,4 @@ def _objective(minimize: str | None, maximize: str | None) -> str:
         raise BadInput("give --minimize or --maximize, not both; put the other one into --limit")
     if maximize not in (None, "throughput"):
         raise BadInput(f"--maximize {maximize!r} is not offered; type throughput")
-    chosen = maximize or minimize or "latency"
-    return chosen if chosen == "latency" else words.reading_name(chosen)
+    return maximize or minimize or "latency"

@@ -57,7 +57,8 @@ Threshold = Annotated[
     float | None,
     _data(
         "--threshold",
-        help="The probability from which a binary answer is positive; tuned on the select split when not given.",
+        help="The probability from which a binary answer is positive; if not given, that of a bundle that is measured "
+        "or compared, else tuned on the select split (for accuracy 0.5).",
     ),
 ]
 Cost = Annotated[str | None, _goal("--cost", help='What mistakes cost: "miss=10, false-alarm=1".')]
@@ -85,7 +86,9 @@ Margin = Annotated[
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Run on this runtime instead of the format's own.")]
 Output = Annotated[Path, typer.Option("--output", help="The folder for bundle, report and work files.")]
 Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, memory or macs.")]
-Maximize = Annotated[str | None, _goal("--maximize", help="throughput.")]
+Maximize = Annotated[
+    str | None, _goal("--maximize", help="throughput; without --batch, at the batch that suits the model as given.")
+]
 Limit = Annotated[list[str] | None, _goal("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')]
 Budget = Annotated[
     str, _search("--budget", help="Time for the whole run: 90s, 10m, 1h. What is under way when it ends is finished.")
@@ -93,7 +96,12 @@ Budget = Annotated[
 Trials = Annotated[int | None, _search("--trials", min=1, help="The most variants to try.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 Meter = Annotated[
-    list[str] | None, typer.Option("--meter", metavar="<str>", help="Read only these meters. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--meter",
+        metavar="<str>",
+        help="Read only these meters; latency then takes the 662 calls of a p99. Repeatable.",
+    ),
 ]
 Truth = Annotated[Path | None, _data("--truth", help="Labels (.npy): then the models are prediction files.")]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, help="Time for the timing.")]
@@ -110,8 +118,21 @@ Only = Annotated[
     list[str] | None,
     _search("--only", metavar="<str>", help="Use only these runtimes and techniques. Repeatable."),
 ]
+Track = Annotated[
+    list[str] | None,
+    _search(
+        "--track", metavar="<str>", help="Log the run through a tracker: folder, or folder:folder=runs. Repeatable."
+    ),
+]
+Store = Annotated[
+    str, _search("--store", help="What keeps measurements: folder (in the run's own), or a store of a plug-in.")
+]
 PoorModel = Annotated[bool, _search("--poor-model", help="Go on although the model scores near chance.")]
 SaveTo = Annotated[Path | None, typer.Option("--save", help="Only write the demo's model and data to this folder.")]
+MeterOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="<str>", help="An option of a meter: latency.seconds=20. Repeatable."),
+]
 TechniqueOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", metavar="<str>", help="An option of the technique: per_channel=false. Repeatable."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Arrays, Engine, Runtime
-from trimtab.core.values import Settings, Signature, TensorSpec, Variant
+from trimtab.core.values import Settings, Signature, Variant
 
 
 def ready(variant: Variant) -> Engine:
@@ -70,7 +70,7 @@ def _words(shape: Sequence[int | str]) -> str:
 
 
 class Stateful:
-    """Runs a stateful model over whole sequences, its state zero at the start of each call.
+    """Runs a stateful model over whole sequences, its state zero, and a cache empty, at the start of each call.
 
     Data inputs have one axis more than the model asks for: (batch, time, …). The outputs are those of the last step.
     Inputs without the time axis are one step.
@@ -82,6 +82,8 @@ class Stateful:
         self._signature = signature
         self._data = signature.data_inputs
         self._states = signature.states
+        self._ends = _ends(signature)
+        self._growing = _growing(signature, self._ends)
 
     def __call__(self, inputs: Arrays, /) -> dict[str, NDArray[Any]]:
         """Return the outputs of the last step."""
@@ -91,11 +93,15 @@ class Stateful:
         lengths = {inputs[name].shape[1] for name in sequences}
         if len(lengths) > 1:
             raise BadInput(f"the input sequences differ in length: {sorted(lengths)}")
-        batch = len(inputs[self._data[0].name])
-        state = {spec.name: _zeros(spec, batch) for spec in self._states}
         steps = lengths.pop() if lengths else 1
         if steps == 0:
             raise BadInput("a sequence without steps has no answer: give at least one step")
+        if steps > 1 and self._growing:
+            raise BadInput(
+                f"the input {self._growing[0]} is as long as the cache, so it grows with every step and can't be fed "
+                "step by step: give whole items, without an axis of time"
+            )
+        state = self._beginning({name: value[:, 0] if name in sequences else value for name, value in inputs.items()})
         outputs: dict[str, NDArray[Any]] = {}
         for step in range(steps):
             now = {
@@ -106,6 +112,51 @@ class Stateful:
             state = {spec.name: outputs[spec.fed_by] for spec in self._states if spec.fed_by}
         return outputs
 
+    def _beginning(self, step: Arrays) -> dict[str, NDArray[Any]]:
+        """Return the zeros that the first step starts from."""
+        first = self._data[0]
+        pairs = (pair for spec in self._data for pair in zip(spec.shape, step[spec.name].shape, strict=False))
+        named = {name: size for name, size in pairs if isinstance(name, str) and name != "?"}
+        unnamed = {spec.name for spec in self._states if not named.keys() & set(first.shape[:1]) & set(spec.shape)}
+        batch = len(step[first.name])
+        sizes = {
+            spec.name: _sizes(spec.shape, self._ends[spec.name], named, batch if spec.name in unnamed else None)
+            for spec in self._states
+        }
+        return {spec.name: np.zeros(sizes[spec.name], spec.dtype) for spec in self._states}
 
-def _zeros(spec: TensorSpec, batch: int) -> NDArray[Any]:
-    return np.zeros([size if isinstance(size, int) else batch for size in spec.shape], dtype=spec.dtype)
+
+def _sizes(
+    shape: Sequence[int | str], after: Sequence[int | str], named: Mapping[str, int], batch: int | None
+) -> list[int]:
+    """Return the sizes of a state before the first step, by its shape before and after a step.
+
+    A free dimension is what the data have under its name. When none bears the name of the batch, `batch` is given: it
+    is one of the first two that a step leaves as it is. All others grow, as those of a cache do, and begin at 0.
+    """
+    sizes = [named.get(size, size) if isinstance(size, str) else size for size in shape]
+    stays = (axis for axis, size in enumerate(sizes[:2]) if isinstance(size, str) and size == after[axis])
+    if batch is not None and (axis := next(stays, None)) is not None:
+        sizes[axis] = batch
+    return [size if isinstance(size, int) else 0 for size in sizes]
+
+
+def _ends(signature: Signature) -> dict[str, tuple[int | str, ...]]:
+    """Return the shape of each state after a step; where that is not known, it stays as it is."""
+    outputs = {spec.name: spec.shape for spec in signature.outputs}
+    ends = {spec.name: outputs.get(spec.fed_by or "", ()) for spec in signature.states}
+    return {
+        spec.name: ends[spec.name] if len(ends[spec.name]) == len(spec.shape) else spec.shape
+        for spec in signature.states
+    }
+
+
+def _growing(signature: Signature, ends: Mapping[str, Sequence[int | str]]) -> tuple[str, ...]:
+    """Return the data inputs, such as a mask, that must be as long as a cache is after a step."""
+    grown = {
+        after
+        for spec in signature.states
+        for size, after in zip(spec.shape, ends[spec.name], strict=True)
+        if isinstance(after, str) and after not in (size, "?")
+    }
+    return tuple(spec.name for spec in signature.data_inputs if grown.intersection(spec.shape[1:]))

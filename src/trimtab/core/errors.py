@@ -21,9 +21,13 @@ from __future__ import annotations
 
 
 class TrimtabError(Exception):
-    """Something went wrong that the user can mend; the message is one clear line."""
+    """Something went wrong that the user can mend; the message is one clear line.
+
+    `variant` is the key of the variant whose session it was, where it came from one.
+    """
 
     exit_code = 2
+    variant: str | None = None
 
 
 class BadInput(TrimtabError):

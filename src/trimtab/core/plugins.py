@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -59,6 +61,57 @@ def make(group: str, name: str, options: Options = ()) -> Any:
             listed = ", ".join(known) or "none"
             raise BadInput(f"{name} has no option {option!r}; its options are: {listed}")
     return kind(**dict(options))
+
+
+def typed(group: str, text: str) -> tuple[str, dict[str, Scalar]]:
+    """Return the plug-in that was typed as "name" or "name:option=value,option=value", and its options."""
+    name, _, given = text.partition(":")
+    return name, typed_options(group, name, [part for part in given.split(",") if part])
+
+
+def typed_options(group: str, name: str, given: Sequence[str]) -> dict[str, Scalar]:
+    """Return options of a plug-in typed as "name=value", with the types of its class's own signature."""
+    kind = plugin_class(group, name)
+    told = get_type_hints(kind.__init__)
+    hints = {option: told.get(option, str) for option in inspect.signature(kind).parameters}
+    found: dict[str, Scalar] = {}
+    for text in given:
+        option, equals, value = text.partition("=")
+        if not equals or option not in hints:
+            raise BadInput(f"{name} has no option {text!r}; its options are: {', '.join(hints) or 'none'}")
+        found[option] = _value(value, get_args(hints[option]) or (hints[option],), f"{name}'s option {option}")
+    return found
+
+
+def named_options(group: str, given: Sequence[str]) -> dict[str, dict[str, Scalar]]:
+    """Return options typed as "plug-in.name=value" by plug-in, with the types of its class's own signature."""
+    found: dict[str, dict[str, Scalar]] = {}
+    for text in given:
+        name, dot, option = text.partition(".")
+        if not dot or "=" in name:
+            raise BadInput(f'{text!r} does not say whose option it is; type it like "latency.seconds=20"')
+        found.setdefault(name, {}).update(typed_options(group, name, [option]))
+    return found
+
+
+def _value(text: str, kinds: Sequence[type], option: str) -> Scalar:
+    """Return what was typed as the first of the types, the narrowest before the wider ones, that it fits."""
+    for kind, read in _READERS.items():
+        if kind in kinds:
+            with suppress(KeyError, ValueError):
+                return read(text)
+    wanted = " or ".join(_WORDS[kind] for kind in _READERS if kind in kinds)
+    raise BadInput(f"{option} takes {wanted}, not {text!r}")
+
+
+_READERS: dict[type, Callable[[str], Scalar]] = {
+    type(None): lambda text: {"none": None}[text.lower()],
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+    str: str,
+}
+_WORDS = {type(None): "none", bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
 def every(group: str) -> list[Any]:

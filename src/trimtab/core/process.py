@@ -103,7 +103,8 @@ class Process:
         with theirs:
             self._child = subprocess.Popen(
                 # -P: a file of the user's folder that is named like a module must not be imported for it
-                [sys.executable, "-P", "-m", "trimtab.core.process", str(theirs.fileno())],
+                # -u: what it prints is in the log before it is killed, which is how it ends
+                [sys.executable, "-P", "-u", "-m", "trimtab.core.process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -58,7 +58,11 @@ class Opening:
 
 @runtime_checkable
 class Format(Protocol):
-    """Reads models of one kind from disk."""
+    """Reads models of one kind from disk.
+
+    What else of an `Opening` than `folder` and `trust_pickle` a format makes use of, it names in an attribute `reads`;
+    whatever is not named there is refused before `open` is called.
+    """
 
     name: str
 
@@ -180,7 +184,11 @@ class Pausable(Protocol):
 
 @runtime_checkable
 class Meter(Protocol):
-    """Reads one thing of a variant."""
+    """Reads one thing of a variant.
+
+    Which readings it gives, the unit of each by its name, a meter may say in an attribute `readings`: they are told
+    unavailable when it fails.
+    """
 
     name: str
 

@@ -180,7 +180,10 @@ class ArrayFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Items of one purpose. `rows` are the items' numbers in the user's data; `groups` the unit to resample."""
+    """Items of one purpose. `rows` are the items' numbers in the user's data; `groups` the unit to resample.
+
+    `raw` are a few of the items before any step, where much is done once: texts, images. They are timed, no more.
+    """
 
     name: str
     inputs: tuple[ArrayFile, ...]
@@ -188,6 +191,7 @@ class Split:
     labels: ArrayFile | None = None
     groups: ArrayFile | None = None
     digest: str = ""
+    raw: ArrayFile | None = None
 
     def __len__(self) -> int:
         return self.rows.shape[0]
@@ -229,7 +233,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is asked of the model: items a call, sizes of free dimensions by name, calls at a time, calls a second."""
+    """What is asked of the model: items a call, sizes of free dimensions by name, calls at a time, calls a second.
+
+    So far every call is made when the one before it has ended: the last two are for load tests to come.
+    """
 
     batch: int = 1
     lengths: tuple[tuple[str, int], ...] = ()
@@ -417,7 +424,10 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was read of one variant at one task and workload on one machine."""
+    """What was read of one variant at one task and workload on one machine.
+
+    `warnings` say what to be careful about where quality was read: notes on the data, and answers near chance.
+    """
 
     variant: Variant
     task: str
@@ -427,6 +437,7 @@ class Measurement:
     options: Options = ()
     machine: Machine
     time: str
+    warnings: tuple[str, ...] = ()
 
     def reading(self, name: str, place: str | None = None) -> Reading | None:
         """Return the reading of that name and place, or None."""
@@ -444,11 +455,16 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """A bound on a reading, in its SI unit: `p99 <= 0.02`."""
+    """A bound on a reading (its name, or what people type for it) in its SI unit: `p99 <= 0.02`."""
 
     reading: str
     relation: Literal["<=", ">="]
     bound: float
+
+    def __post_init__(self) -> None:
+        from trimtab.core.words import reading_name  # words make these values
+
+        object.__setattr__(self, "reading", reading_name(self.reading))
 
     def holds(self, value: float) -> bool:
         """Say whether a value keeps the limit."""
@@ -459,6 +475,7 @@ class Limit:
 class Goal:
     """One reading to improve while quality drops by at most `max_drop` and the limits hold.
 
+    `objective` is the name of a reading, or what people type for it (size, memory); throughput is always maximized.
     `max_drop` is in the metric's own unit (0.01 is one point of accuracy); None protects nothing (speed only).
     `margin` is the smallest ratio of times that counts as a difference (0.03 is 3 %).
     `error` is the risk of a wrong certificate.
@@ -471,6 +488,14 @@ class Goal:
     workload: Workload = field(default_factory=Workload)
     margin: float = 0.03
     error: float = 0.05
+
+    def __post_init__(self) -> None:
+        from trimtab.core.words import reading_name  # words make these values
+
+        if self.objective != "latency":  # of which no single reading is meant: times are compared as ratios
+            object.__setattr__(self, "objective", reading_name(self.objective))
+        if self.objective == "throughput":
+            object.__setattr__(self, "direction", "maximize")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -500,9 +525,10 @@ class Ratio:
 class NoWorse:
     """The proof, or the lack of one, that `variant` is not worse than `baseline` by more than `max_drop`.
 
-    `difference` is variant − baseline in the metric's unit with its two-sided interval; `better` and `worse`
-    count the items that only one of the two got right; `flips` the items answered differently.
-    `needed` is about how many items would decide when these can't.
+    `difference` is variant − baseline in the metric's unit with its two-sided interval at 1 − 2·`error`, whose lower
+    end is what is proven; `better` and `worse` count the items that only one of the two got right; `flips` the items
+    answered differently. `needed` is about how many items would decide when these can't: groups, where items come in
+    `groups`.
     """
 
     metric: str
@@ -529,13 +555,16 @@ class NoWorse:
 class Comparison:
     """Measurements side by side with the verdicts that may be drawn between them; the first one is the baseline.
 
-    `self_test` is the ratio of the baseline against itself: it must not say faster or slower.
+    `self_test` is the ratio of the baseline against itself: it must not say faster or slower. `warnings` say what to
+    be careful about (notes on the data, answers of the baseline near chance), `notes` how answers were read.
     """
 
     measurements: tuple[Measurement, ...]
     ratios: tuple[Ratio, ...] = ()
     quality: tuple[NoWorse, ...] = ()
     self_test: Ratio | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -587,7 +616,8 @@ class Result:
 
     `comparison` holds the final paired run (as given first, best untouched second, then the proven variants).
     `winner` is the name of a trial, None when no variant kept the goal; `verdict` is the sentence to read first.
-    `notes` say what else was found (what another goal would have cost), `warnings` what to be careful about.
+    `notes` say what else was found (what another goal would have cost), `warnings` what to be careful about. `looks`
+    is how many variants the certify items have been tested on so far, in all runs; 0 when none was.
     """
 
     goal: Goal
@@ -603,5 +633,6 @@ class Result:
     spent: tuple[tuple[str, float], ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    looks: int = 0
     command: str = ""
     version: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +53,15 @@ def prepared(raw: Mapping[str, Array], steps: tuple[Step, ...]) -> Feed:
 def prepare_raw(raw: Mapping[str, Array], steps: tuple[Step, ...], model: Model) -> Feed:
     """Return items as a user has them, not as a task keeps them, after every step; texts are tokenized.
 
-    Items are one batch of one shape: uint8 images [items, height, width(, 3)], sound, numbers, or an array of texts.
+    Items are one batch of one shape: uint8 images [items, height, width(, 3)], sound, numbers, or an array of texts,
+    which are padded to the longest of these texts only.
     """
     feed = dict(raw)
     for step in steps:
         if step.technique == "tokenize":
             texts = [str(text) for array in feed.values() for text in array]
-            feed, _, _ = tokenize(texts, step, model)
+            alone = replace(step, options=tuple(option for option in step.options if option[0] != "width"))
+            feed, _, _ = tokenize(texts, alone, model)
         else:
             feed = {name: run(step, batch) if concerns(step, name) else batch for name, batch in feed.items()}
     return {name: np.ascontiguousarray(batch) for name, batch in feed.items()}

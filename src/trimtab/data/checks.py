@@ -72,7 +72,7 @@ def near_chance(labels: ArrayLike, answers: ArrayLike, classes: Sequence[str]) -
     permuted = _permuted(truth, given, count)
     if permuted is not None and permuted - right.mean() > _PERMUTED_GAIN:
         return (
-            f"the original is right on {right.mean():.1%} of the items, and another class order would make it "
+            f"the model is right on {right.mean():.1%} of the items, and another class order would make it "
             f"{permuted:.1%}: the label order looks permuted; give the model's order with --labels classes.txt"
         )
     present = np.unique(truth)
@@ -82,7 +82,7 @@ def near_chance(labels: ArrayLike, answers: ArrayLike, classes: Sequence[str]) -
     if gained >= _NEAR and not lucky:
         return None
     return (
-        f"the original is right on {right.mean():.1%} of the items, where chance is {chance:.1%}: preprocessing or "
+        f"the model is right on {right.mean():.1%} of the items, where chance is {chance:.1%}: preprocessing or "
         "label order? check --preprocess, --labels and --output-name"
     )
 

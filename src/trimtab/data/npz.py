@@ -17,13 +17,17 @@ _INPUTS = ("inputs", "input", "x", "X", "data", "images")
 
 def read_npz(path: Path, wanted: Wanted) -> Table:
     """Return the arrays of an `.npz` file as a table."""
+    return from_arrays(npz_arrays(path), wanted, str(path))
+
+
+def npz_arrays(path: Path) -> dict[str, Array]:
+    """Return the arrays of an `.npz` file by name."""
     _need_start(path, b"PK")
     try:
         with np.load(path, allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
+            return {name: held[name] for name in held.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
-    return from_arrays(arrays, wanted, str(path))
 
 
 def read_npy(path: Path) -> Table:

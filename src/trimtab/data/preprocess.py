@@ -23,7 +23,7 @@ A TOML file lists its steps in order; lists of numbers may be written as such:
     std = [0.229, 0.224, 0.225]
 
 An `input = "name"` binds a step to one of several model inputs. All steps and their options are in `steps.py`,
-and `tokenize` (tokenizer = "tokenizer.json" or its folder, length = tokens) in `text.py`.
+and `tokenize` (tokenizer = "tokenizer.json" or its folder, length and width in tokens) in `text.py`.
 """
 
 from __future__ import annotations

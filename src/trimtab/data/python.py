@@ -7,15 +7,17 @@ Torch is never imported: a tensor is anything that can `detach` and become a num
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trimtab.core.errors import BadInput, TrimtabError
+from trimtab.core.files import digest_files
 from trimtab.core.protocols import Array
 from trimtab.data.npz import from_arrays
 from trimtab.data.table import LABELS, Table, Wanted
@@ -49,6 +51,17 @@ def find_function(reference: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]  # checked just above
 
 
+def source_digest(reference: str) -> str:
+    """Return a digest of the files behind `package.module:function`: the module named, and where the function is from.
+
+    Of whole files, because a function is what it calls as well. Code that was typed in has no file, and no digest.
+    """
+    function = find_function(reference)
+    modules = (reference.partition(":")[0], getattr(inspect.unwrap(function), "__module__", None))
+    files = (getattr(sys.modules.get(name or ""), "__file__", None) for name in dict.fromkeys(modules))
+    return digest_files([Path(file) for file in files if file is not None and Path(file).is_file()])
+
+
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a user's function returns; whatever it raises becomes one clear line."""
     name = getattr(function, "__name__", repr(function))
@@ -66,21 +79,28 @@ def _told(error: Exception) -> str:
 
 def from_python(source: Any, wanted: Wanted, name: str) -> Table:
     """Return the data that a Python object holds as a table; `name` says in errors where it came from."""
+    return _joined(list(parts(source, wanted, name)), wanted, name)
+
+
+def parts(source: Any, wanted: Wanted, name: str) -> Iterator[dict[str, Array]]:
+    """Yield what a Python object holds as arrays by name: all of it, or batch by batch, or item by item."""
     if isinstance(source, Mapping):
-        return from_arrays({key: as_array(value) for key, value in source.items()}, wanted, name)
-    if _is_tensor(source) or (isinstance(source, list) and not (source and isinstance(source[0], tuple | dict))):
-        return from_arrays({"inputs": as_array(source)}, wanted, name)
-    if isinstance(source, tuple) and len(source) == 2:
-        inputs, labels = source
-        return from_python(_with_labels(inputs, labels, wanted), wanted, name)
-    if hasattr(source, "dataset") and hasattr(source, "batch_size") and isinstance(source, Iterable):
-        return _loader(source, wanted, name)
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, tuple):
-        return _dataset(source, wanted, name)
-    raise BadInput(
-        f"{name} is a {type(source).__name__}; give an array, a dictionary of arrays, (inputs, labels), "
-        "or a torch Dataset or DataLoader"
-    )
+        yield {key: as_array(value) for key, value in source.items()}
+    elif _is_tensor(source) or (isinstance(source, list) and not (source and isinstance(source[0], tuple | dict))):
+        yield {"inputs": as_array(source)}
+    elif isinstance(source, tuple) and len(source) == 2:
+        yield from parts(_with_labels(*source, wanted), wanted, name)
+    elif hasattr(source, "dataset") and hasattr(source, "batch_size") and isinstance(source, Iterable):
+        yield from _batches(source, wanted, name)
+    elif hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, tuple):
+        for row in range(len(source)):
+            item = _named(source[row], wanted, name)
+            yield {key: as_array(value)[None] for key, value in item.items()}
+    else:
+        raise BadInput(
+            f"{name} is a {type(source).__name__}; give an array, a dictionary of arrays, (inputs, labels), "
+            "or a torch Dataset or DataLoader"
+        )
 
 
 def as_array(value: Any) -> Array:
@@ -100,18 +120,13 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "detach")
 
 
-def _dataset(source: Any, wanted: Wanted, name: str) -> Table:
-    items = (_named(source[row], wanted, name) for row in range(len(source)))
-    return _joined([{key: as_array(value)[None] for key, value in item.items()} for item in items], wanted, name)
-
-
-def _loader(source: Any, wanted: Wanted, name: str) -> Table:
+def _batches(source: Any, wanted: Wanted, name: str) -> Iterator[dict[str, Array]]:
     if type(getattr(source, "sampler", None)).__name__ == "RandomSampler":
         raise BadInput(
             f"{name} is a DataLoader that shuffles; make it with shuffle=False so that items keep their numbers"
         )
-    batches = (_named(batch, wanted, name) for batch in source)
-    return _joined([{key: as_array(value) for key, value in batch.items()} for batch in batches], wanted, name)
+    for batch in source:
+        yield {key: as_array(value) for key, value in _named(batch, wanted, name).items()}
 
 
 def _named(item: Any, wanted: Wanted, name: str) -> dict[str, Any]:
@@ -142,7 +157,11 @@ def _joined(batches: list[dict[str, Array]], wanted: Wanted, name: str) -> Table
             f"{name}: its items hold different things ({', '.join(batches[0])} in the first); make them alike"
         )
     try:
-        joined = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+        joined = (
+            batches[0]
+            if len(batches) == 1
+            else {key: np.concatenate([each[key] for each in batches]) for key in batches[0]}
+        )
     except ValueError as error:
         raise BadInput(f"{name}: its items differ in shape ({error}); make them alike") from error
     return from_arrays(joined, wanted, name)

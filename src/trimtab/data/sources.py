@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import BadInput, Unsafe
+from trimtab.core.protocols import Array
 from trimtab.core.values import Signature
 from trimtab.data.folders import media_files, read_class_folders, read_flat_folder
 from trimtab.data.idx import idx_files, read_idx, read_idx_folder
-from trimtab.data.npz import read_npy, read_npz
-from trimtab.data.python import call, find_function, from_python, is_reference
+from trimtab.data.npz import from_arrays, npz_arrays, read_npy, read_npz
+from trimtab.data.python import call, find_function, from_python, is_reference, parts
 from trimtab.data.rows import read_csv, read_json_lines
-from trimtab.data.table import ANY, GROUPS, SPLIT_NAMES, Table, Wanted, checked, joined
+from trimtab.data.table import (
+    ANY,
+    GROUPS,
+    LABELS,
+    SPLIT_NAMES,
+    SPLITS,
+    TEXT,
+    Files,
+    Table,
+    Wanted,
+    checked,
+    joined,
+    numbers_only,
+)
 
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 _KINDS = ".npz, .npy, .csv, .tsv, .jsonl, an IDX file, a folder of IDX files or of class folders, or module:function"
@@ -34,12 +48,52 @@ def read_source(source: Any, signature: Signature, groups: str | None = None) ->
     Raises:
         BadInput: the source can't be read, or doesn't hold what the model takes; one clear line.
     """
+    numbers_only(signature)
     inputs = tuple((spec.name, spec.dtype) for spec in signature.data_inputs)
     wanted = Wanted(inputs=inputs, groups=GROUPS if groups is None else (groups,))
     table = checked(_read(source, wanted), str(source) if isinstance(source, str | Path) else "the data")
     if groups is not None and table.groups is None:
         raise BadInput(f"the data has no array or column {groups!r} that could be its --groups; check the name")
     return table
+
+
+def first_items(source: Any, takes: Sequence[str], needs: Sequence[str]) -> dict[str, Array]:
+    """Return the first items of a source by the argument of a function that each array feeds, with their batch axis.
+
+    Args:
+        source: What `--data` takes. Of files only .npz and .npy are read, of a Dataset or DataLoader the first item or
+            batch.
+        takes: The arguments of the function.
+        needs: Those of them without a default. What is named like labels and not needed is no input.
+
+    Returns:
+        Nothing, where the items are not told without a model.
+
+    Raises:
+        BadInput: the source can't be read, or lacks an argument; one clear line.
+    """
+    wanted = Wanted(inputs=tuple((name, "") for name in takes))
+    arrays = _first_arrays(source, wanted)
+    beside = {*LABELS, *GROUPS, *SPLITS} - set(needs)
+    held = [name for name in takes if name in arrays and name not in beside]
+    named = (held if set(needs) <= set(held) else list(needs)) or list(takes[:1])
+    if not arrays or not named:
+        return {}
+    table = from_arrays(arrays, Wanted(inputs=tuple((name, "") for name in named)), "the data")
+    return {name or named[0]: array for name, array in _arrays(table).items() if name != TEXT}
+
+
+def _first_arrays(source: Any, wanted: Wanted) -> dict[str, Array]:
+    if not isinstance(source, str | Path):
+        return next(parts(source, wanted, "the data"), {})
+    path = Path(source)
+    if path.suffix.lower() == ".npz":
+        return npz_arrays(path)
+    return {"inputs": _arrays(read_npy(path))[ANY]} if path.suffix.lower() == ".npy" else {}
+
+
+def _arrays(table: Table) -> dict[str, Array]:
+    return {name: column for name, column in table.columns.items() if not isinstance(column, Files)}
 
 
 def _read(source: Any, wanted: Wanted) -> Table:

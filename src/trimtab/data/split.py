@@ -19,6 +19,7 @@ CALIBRATE_ITEMS = 300
 SELECT_ITEMS = 1500
 """Enough to choose by: two models that differ in 4 % of their answers are told apart to half a point."""
 
+_ORDER = ("train", "calibrate", "select", "certify")
 _CALIBRATE_SHARE = 8
 _SELECT_SHARE = 4
 SMALLEST = 8
@@ -46,7 +47,7 @@ def plan(items: Items, seed: int) -> dict[str, Rows]:
         BadInput: there are too few items or groups, or items named in advance leave a split empty or tear a group.
     """
     names = np.full(items.count, "", dtype=str) if items.names is None else items.names.astype(str)
-    given = {name: np.flatnonzero(names == name) for name in ("train", "calibrate", "select", "certify")}
+    given = {name: np.flatnonzero(names == name) for name in _ORDER}
     judged = np.flatnonzero(np.isin(names, ["", *JUDGE]))
     rng = np.random.default_rng(seed)
     splits = {name: rows for name, rows in given.items() if len(rows)}
@@ -62,10 +63,31 @@ def plan(items: Items, seed: int) -> dict[str, Rows]:
         for name, rows in _divide(items, judged, wanted, "certify", rng).items():
             splits[name] = np.union1d(splits.get(name, np.empty(0, dtype=np.int64)), rows)
     _check(splits, items)
-    # A search may stop reading at any item, so the order must not tell the class.
-    splits["select"] = rng.permutation(splits["select"])
-    order = ("train", "calibrate", "select", "certify")
-    return {name: splits[name] for name in order if name in splits}
+    splits["select"] = _shuffled(splits["select"], items.groups, rng)
+    return {name: splits[name] for name in _ORDER if name in splits}
+
+
+def _shuffled(rows: Rows, groups: Array | None, rng: np.random.Generator) -> Rows:
+    """Return rows in random order, those of one group one after the other.
+
+    A search may stop reading at any item, so the order must not tell the class; and it counts groups that it has seen
+    whole, so that must not tell their size either.
+    """
+    shuffled = rng.permutation(rows)
+    if groups is None:
+        return shuffled
+    _, number = np.unique(groups[shuffled], return_inverse=True)
+    return shuffled[np.argsort(rng.permutation(number.max() + 1)[number], kind="stable")]
+
+
+def undivided(items: Items) -> dict[str, Rows]:
+    """Return the rows of each split that the data names; all that are to be judged are certify. No split need be there.
+
+    For items that were divided before, and are only looked for again.
+    """
+    names = np.full(items.count, "", dtype=str) if items.names is None else items.names.astype(str)
+    names = np.where(np.isin(names, ["", *JUDGE]), "certify", names)
+    return {name: np.flatnonzero(names == name) for name in _ORDER if name in names}
 
 
 def _wanted(splits: dict[str, Rows], judged: int) -> dict[str, int]:

@@ -202,7 +202,7 @@ def check(step: Step) -> Step:
     if step.technique != "tokenize" and step.technique not in STEPS:
         raise BadInput(f"there is no preprocessing step {step.technique!r}; known are: {', '.join(STEPS)}, tokenize")
     if step.technique == "tokenize":
-        known = {"tokenizer": True, "length": False, INPUT: False}
+        known = {"tokenizer": True, "length": False, "width": False, INPUT: False}
     else:
         signature = inspect.signature(STEPS[step.technique]).parameters
         known = {name: p.default is p.empty for name, p in signature.items() if name != "batch"} | {INPUT: False}

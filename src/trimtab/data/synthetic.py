@@ -6,6 +6,7 @@ import numpy as np
 
 from trimtab.core.protocols import Array
 from trimtab.core.values import Signature, TensorSpec, Workload
+from trimtab.data.table import numbers_only
 
 _IMAGE_SIDE = 224
 _SEQUENCE = 128
@@ -14,6 +15,7 @@ _SMALL = 10
 
 def inputs(signature: Signature, workload: Workload, seed: int = 0) -> dict[str, Array]:
     """Return random inputs by name: normal floats, whole numbers below 10, masks of ones, positions in order."""
+    numbers_only(signature)
     rng = np.random.default_rng(seed)
     sizes = shapes(signature, workload)
     return {spec.name: _one(spec, sizes[spec.name], rng) for spec in signature.data_inputs}

@@ -10,6 +10,7 @@ import numpy as np
 
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array
+from trimtab.core.values import Signature
 
 ANY = ""
 """The name of a column that feeds the model's only data input, whatever that is called."""
@@ -80,6 +81,16 @@ class Table:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
+
+
+def numbers_only(signature: Signature) -> None:
+    """Raise `BadInput` when the model takes strings: it can be looked at, but nothing here feeds them."""
+    for spec in signature.data_inputs:
+        if spec.dtype in ("object", "str"):  # what numpy and OpenVINO call strings
+            raise BadInput(
+                f"the model's input {spec.name!r} takes strings, which trimtab can't feed: export the part after the "
+                "tokenizer or encoder, and give the numbers that come out of it"
+            )
 
 
 def checked(table: Table, source: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,20 +21,24 @@ from trimtab.data.batches import prepared
 from trimtab.data.checks import fit, overlap
 from trimtab.data.labels import Answers, answer_spec, answers
 from trimtab.data.preprocess import marked, spell
+from trimtab.data.python import source_digest
 from trimtab.data.request import DataRequest
 from trimtab.data.sources import read_source
-from trimtab.data.split import Items, Rows, plan
+from trimtab.data.split import Items, Rows, evenly, plan, undivided
 from trimtab.data.steps import concerns, is_once, run
 from trimtab.data.table import ANY, TEXT, Column, Files, Table
 from trimtab.data.text import tokenize, tokenize_step, tokenizer_beside
-from trimtab.stats.noninferiority import fewest_items
+from trimtab.stats.bootstrap import fewest_units
+from trimtab.stats.noninferiority import effective_groups, fewest_items, in_groups
 
 __all__ = ["DataRequest", "open_task"]
 
 _SAMPLE = 2
+_RAW = 4  # items kept before any step, to time the steps on
 _METRICS = {"classification": "accuracy", "binary": "accuracy", "regression": "r2", "embedding": "cosine"}
 _WITHOUT_LABELS = ("agreement", "relative_error", "cosine")
 _UNLABELLED = {"regression": "relative_error", "embedding": "cosine"}
+_COUNTED = ("accuracy", "accuracy_weighted", "agreement", "top5")  # shares of all items, as the micro averages are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,12 +55,16 @@ class _Content:
     numbers: Array | None = None
 
 
-def open_task(source: Any, model: Model, folder: Path, request: DataRequest | None = None) -> Task:
+def open_task(
+    source: Any, model: Model, folder: Path, request: DataRequest | None = None, *, divide: bool = True
+) -> Task:
     """Return the task that a source holds, its splits written under `folder` as memory-mapped arrays.
 
     `source` is what `--data` takes (a path or `module:function`), or arrays, a dictionary of arrays, (inputs, labels),
     a torch Dataset or DataLoader. Opening the same content again with the same request gives an equal task and reuses
-    the files; the digests are of the bytes that are fed, so an edited function never meets older results.
+    the files; the digests are of the bytes that are fed and of the files of a metric of the user's own, so an edited
+    function never meets older results. Without `divide` the items stay in the splits that the data names, and all
+    others are certify.
 
     Raises:
         BadInput: the source can't be read, doesn't fit the model, or is too small; one clear line.
@@ -66,6 +75,7 @@ def open_task(source: Any, model: Model, folder: Path, request: DataRequest | No
         raise BadInput("the model takes no data; check its inputs with trimtab inspect")
     output = answer_spec(signature, request.output)
     table = read_source(source, signature, request.groups)
+    given = next(iter(table.columns.values()))  # texts, and files, are the only column
     table, steps = _tokenized(table, spell(request.preprocess, signature), model)
     columns = _bound(table, model)
     asked = answers(table, output, request)
@@ -77,7 +87,9 @@ def open_task(source: Any, model: Model, folder: Path, request: DataRequest | No
     content = _Content(columns=columns, steps=steps, labels=asked.labels, groups=groups)
     strata = asked.labels if asked.kind in ("classification", "binary") else None
     items = Items(count=len(table), strata=strata, groups=groups, names=table.splits)
-    splits = tuple(_write(name, rows, content, folder) for name, rows in plan(items, request.seed).items())
+    planned = plan(items, request.seed) if divide else undivided(items)
+    splits = tuple(_write(name, rows, content, folder) for name, rows in planned.items())
+    splits = tuple(_with_raw(split, given, folder) for split in splits)
     _check_casts(splits, casts)
     task = _task(splits, (*steps, *casts), asked, request)
     notes = (*table.notes, *asked.notes, *map(_cast_note, casts), *_overlap_notes(task), *_proof_notes(task, request))
@@ -109,7 +121,8 @@ def _task(splits: tuple[Split, ...], steps: tuple[Step, ...], asked: Answers, re
     )
     per_batch = tuple(step for step in steps if not is_once(step))  # what was done once is in the bytes of the splits
     held = [(split.name, split.digest, [file.name for file in split.inputs]) for split in splits]
-    meaning = (task.kind, task.classes, task.metric, task.output, task.positive, task.threshold, task.costs)
+    own = source_digest(task.metric) if ":" in task.metric else None
+    meaning = (task.kind, task.classes, task.metric, own, task.output, task.positive, task.threshold, task.costs)
     return replace(task, digest=content_digest(held, repr(per_batch), meaning))
 
 
@@ -168,12 +181,19 @@ def _check_casts(splits: tuple[Split, ...], casts: tuple[Step, ...]) -> None:
 
 
 def sample(split: Split, items: int, seed: int, folder: Path) -> Split:
-    """Return a split of that many items drawn at random, in their order, its arrays written under `folder`."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(split))[:items])
+    """Return a split of that many items drawn at random, in their order, its arrays written under `folder`.
+
+    Each class gets its share to within one item.
+    """
+    labels = None if split.labels is None else open_array(split.labels)
+    shuffled = np.random.default_rng(seed).permutation(len(split))
+    if labels is not None and labels.dtype.kind == "i":
+        shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    rows = np.sort(shuffled[evenly(len(split), min(items, len(split)))])
     content = _Content(
         columns={file.name: open_array(file) for file in split.inputs},
         steps=(),
-        labels=None if split.labels is None else open_array(split.labels),
+        labels=labels,
         groups=None if split.groups is None else open_array(split.groups),
         numbers=open_array(split.rows),
     )
@@ -264,6 +284,25 @@ def _write(name: str, rows: Rows, content: _Content, folder: Path) -> Split:
     )
 
 
+def _with_raw(split: Split, column: Column, folder: Path) -> Split:
+    """Return the split that is timed with a few of its items as a user has them, where they aren't kept like that.
+
+    Files that differ in shape from the first are left out, and so are sounds, whose rate only their file knows.
+    """
+    if split.name != "select":
+        return split
+    rows = open_array(split.rows)[:_RAW]
+    if isinstance(column, Files):
+        read = [column.read(row) for row in rows.tolist()]
+        items = [item for item, rate in read if rate is None and item.shape == read[0][0].shape]
+    else:
+        items = list(column[rows].astype(str)) if column.dtype.kind in "OU" else []
+    if not items:
+        return split
+    path = folder / f"select-{split.digest[:16]}-raw.npy"
+    return replace(split, raw=save_array("raw", path, np.stack(items)))
+
+
 def _intact(folder: Path, files: list[str], digest: str) -> bool:
     paths = [folder / file for file in files]
     return all(path.is_file() for path in paths) and digest_files(paths) == digest
@@ -288,19 +327,50 @@ def _overlap_notes(task: Task) -> tuple[str, ...]:
     )
 
 
+def items_to_certify(task: Task, split: Split, max_drop: float, error: float) -> int:
+    """Return how many items of a split any proof of a drop takes, at the share of them that the metric looks at."""
+    concerned = int(_concerned(task, split).sum())
+    return math.ceil(_fewest(task, max_drop, error) * len(split) / max(concerned, 1))
+
+
 def _proof_notes(task: Task, request: DataRequest) -> tuple[str, ...]:
     """Say when no drop as small as the one wanted can be proven on the certify items, however well a variant does."""
     certify = task.split("certify")
-    shares = task.kind in ("classification", "binary") and task.metric != "cost" and ":" not in task.metric
-    if certify is None or request.max_drop is None or not 0 < request.max_drop < 1 or not shares:
+    if certify is None or request.max_drop is None or request.max_drop <= 0:
         return ()
-    units, count = "items", len(certify)
+    concerned, needed = _concerned(task, certify), _fewest(task, request.max_drop, request.error)
+    units, count = "items" if concerned.all() else "items of the positive class", int(concerned.sum())
     if certify.groups is not None:
-        units, count = "groups", len(np.unique(open_array(certify.groups)))
-    needed = fewest_items(request.max_drop, request.error)
+        groups = open_array(certify.groups)[concerned]
+        units, count = units.replace("items", "groups"), len(np.unique(groups))
+        needed = in_groups(needed, effective_groups(groups)[1] if count else 1.0)
     if count >= needed:
         return ()
-    return (
-        f"{count} certify {units} can't prove that at most {100 * request.max_drop:g} pt is lost, even when no "
-        f"answer changes: at least {needed} are needed; give more data or a larger --max-drop",
-    )
+    wanted, smaller = f"anything about {task.metric}, whatever a variant answers", ""
+    if _in_points(task):
+        wanted = f"that at most {100 * request.max_drop:g} pt is lost, even when no answer changes"
+        smaller = " or a larger --max-drop"
+    return (f"{count} certify {units} can't prove {wanted}: at least {needed} are needed; give more data{smaller}",)
+
+
+def _fewest(task: Task, max_drop: float, error: float) -> int:
+    """Return on how many independent items, or groups, that the metric looks at any proof of a drop takes."""
+    shown = fewest_items(min(max_drop, 0.5), error) if _in_points(task) else 1
+    counted = not task.labelled or task.metric in _COUNTED or task.metric.endswith("_micro") or _of_positives(task)
+    return shown if _in_points(task) and counted else max(shown, fewest_units(error))
+
+
+def _in_points(task: Task) -> bool:
+    """Say whether answers are right or wrong and the metric lies between 0 and 1."""
+    return task.kind in ("classification", "binary") and task.metric != "cost" and ":" not in task.metric
+
+
+def _of_positives(task: Task) -> bool:
+    return task.kind == "binary" and task.metric == "recall" and task.labelled
+
+
+def _concerned(task: Task, split: Split) -> Array:
+    """Return which items the metric looks at: the recall of a binary task only at those of the positive class."""
+    if _of_positives(task) and split.labels is not None:
+        return np.asarray(open_array(split.labels) == task.positive)
+    return np.ones(len(split), dtype=bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def tokenize(texts: Sequence[str], step: Step, model: Model) -> tuple[dict[str, 
     """Return the model's inputs by name, int64 [texts, tokens], the step as it was done, and a note on cut texts.
 
     All texts are padded to the longest of them, or to the length that the model is fixed to. Longer ones than `length`
-    are cut; without it the tokenizer's own limit holds, else its configuration's, else 512 tokens.
+    are cut; without it the tokenizer's own limit holds, else its configuration's, else 512 tokens. Where the step gives
+    a `width`, as every step that was done does, texts are padded and cut to that: equal texts become equal rows,
+    whatever other texts come with them.
     """
     given = dict(step.options)
     file = tokenizer_file(Path(str(given["tokenizer"])))
@@ -57,17 +60,15 @@ def tokenize(texts: Sequence[str], step: Step, model: Model) -> tuple[dict[str, 
         raise BadInput(
             f"there is no tokenizer.json at {given['tokenizer']}; save the tokenizer as one file and name it"
         )
-    tokenizer = _load(file)
     fixed = fixed_length(model)
-    limit = int(given.get("length") or fixed or (tokenizer.truncation or {}).get("max_length") or _configured(file))
-    if fixed is not None and limit > fixed:
-        raise BadInput(f"the model takes {fixed} tokens and the tokenize step asks for {limit}; set length = {fixed}")
-    padding = tokenizer.padding or {}
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length=limit)
+    length, width = (int(given.get(name) or fixed or 0) for name in ("length", "width"))
+    if fixed is not None and (asked := max(length, width)) > fixed:
+        raise BadInput(f"the model takes {fixed} tokens and the tokenize step asks for {asked}; set length = {fixed}")
+    width = fixed or width
+    tokenizer, padding, limit = _ready(file, file.stat().st_mtime_ns, length, width, _configured(file))
     encoded = tokenizer.encode_batch(list(texts))
     cut = sum(bool(one.overflowing) for one in encoded)
-    width = fixed or max(len(one.ids) for one in encoded)
+    width = width or max(len(one.ids) for one in encoded)
     left = padding.get("direction") == "left"
     parts = {
         "input_ids": ([one.ids for one in encoded], _pad_id(tokenizer, padding)),
@@ -76,8 +77,24 @@ def tokenize(texts: Sequence[str], step: Step, model: Model) -> tuple[dict[str, 
     }
     made = {name: _padded(rows, width, fill, left) for name, (rows, fill) in parts.items()}
     note = f"{cut:,} of {len(encoded):,} texts are longer than {limit} tokens and were cut" if cut else None
-    done = Step(technique="tokenize", options=options(tokenizer=str(file), length=limit))
+    done = Step(technique="tokenize", options=options(tokenizer=str(file), length=limit, width=width))
     return _by_input(made, model), done, note
+
+
+@lru_cache(maxsize=4)
+def _ready(file: Path, changed_ns: int, length: int, width: int, longest: int) -> tuple[Any, dict[str, Any], int]:
+    """Return the tokenizer, which cuts but does not pad, how it padded by itself, and the tokens it cuts texts to.
+
+    Zero as length or width is none; `longest` is for a tokenizer that says nothing. It is kept, because reading a file
+    takes longer than tokenizing a text.
+    """
+    tokenizer = _load(file)
+    padding = tokenizer.padding or {}
+    limit = length or (tokenizer.truncation or {}).get("max_length") or longest
+    limit = min(limit, width or limit)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length=limit)
+    return tokenizer, padding, limit
 
 
 def _load(file: Path) -> Any:

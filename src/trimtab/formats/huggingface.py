@@ -31,6 +31,7 @@ class HuggingFaceFormat:
     """Folders written by `save_pretrained`."""
 
     name = "huggingface"
+    reads = ("states",)
 
     def claims(self, source: str) -> bool:
         """Claim folders with a config.json that names a model type."""
@@ -38,7 +39,7 @@ class HuggingFaceFormat:
         return config.is_file() and b'"model_type"' in config.read_bytes()[: 1 << 20]
 
     def open(self, source: str, opening: Opening) -> Model:
-        """Check the folder, run the model once on zeros, and return it as a model.
+        """Check the folder, find out the shapes of the answers, and return it as a model.
 
         Raises:
             Unsafe: The weights are pickles, or the model needs code from the folder.
@@ -47,7 +48,7 @@ class HuggingFaceFormat:
         path = Path(source).absolute()
         try:
             module = _built(path)
-            signature = describe(module, _inputs(_config(path), path), [module.answer])
+            signature = describe(module, _inputs(_config(path), path), [module.answer], compute=False)
         except FOREIGN_ERRORS as error:
             raise BadInput(f"the model in {path} can't be opened ({first_line(error)}); fetch it again") from error
         signature = with_states(signature, opening.states)

@@ -39,6 +39,7 @@ class OnnxFormat:
     """Reads ONNX files, their external data included, and refuses what is broken or leaves its folder."""
 
     name = "onnx"
+    reads = ("states",)
 
     def claims(self, source: str) -> bool:
         """Say whether the source is a path that ends in .onnx."""

@@ -53,8 +53,6 @@ class OpenVinoFormat:
             Unsafe: The XML declares entities.
         """
         path = Path(source).absolute()
-        if opening.states:
-            raise BadInput("an OpenVINO model has no states; give the ONNX or PyTorch model it was made of")
         with _whole(path):
             root = _parsed(path)
             _check_weights(root, path)

@@ -57,6 +57,7 @@ class TorchFormat:
     """Modules built by a factory."""
 
     name = "torch"
+    reads = ("weights", "states", "example")
 
     def claims(self, source: str) -> bool:
         """Claim `package.module:function`, `file.py:function`, folders written here, and bare weights (to refuse)."""
@@ -71,7 +72,7 @@ class TorchFormat:
             Unsafe: The weights are a pickle that holds more than tensors.
         """
         if (Path(source) / _RECIPE).is_file():
-            return self._reopen(Path(source), opening.trust_pickle)
+            return self._reopen(Path(source), opening)
         if not _FACTORY.fullmatch(source):
             raise Unsafe(
                 f"{source} holds weights or a pickled module, which can't run without the code that builds the module; "
@@ -81,7 +82,7 @@ class TorchFormat:
         if opening.weights is not None:
             load_weights(module, opening.weights, opening.trust_pickle)
         inputs = _inputs(module, code, opening.example, source)
-        signature = _described(module, inputs, tuple(getattr(code, "output_names", ())), source)
+        signature = _described(module, inputs, tuple(getattr(code, "output_names", ())), source, compute=False)
         return _save(module, source, code, with_states(signature, opening.states), opening.folder)
 
     def load(self, model: Model) -> Any:
@@ -103,10 +104,12 @@ class TorchFormat:
         """Return the multiply-accumulates of one call, counted on the graph that torch.export makes."""
         return torch_macs.work(model, workload)
 
-    def _reopen(self, path: Path, trusted: bool) -> Model:
+    def _reopen(self, path: Path, opening: Opening) -> Model:
         path = path.absolute()
         recipe = _read(path)
-        if not trusted:
+        if opening.weights or opening.states or opening.example:
+            raise BadInput(f"{path} holds its own weights, states and inputs: leave --weights, --state and --input out")
+        if not opening.trust_pickle:
             raise Unsafe(
                 f"{path} runs code when it is loaded ({recipe.factory}); open the factory instead, "
                 "or add --trust-pickle if you trust who made it"
@@ -143,7 +146,7 @@ def save_module(
     module.eval()
     try:
         inputs = _freed(_specs(module, example_inputs), dynamic_axes or {})
-        signature = with_states(_described(module, inputs, output_names, "the module"), states)
+        signature = with_states(_described(module, inputs, output_names, "the module", compute=True), states)
         model = module_to_model(module, signature, folder)
         return replace(model, signature=with_states(model.signature, states))
     finally:
@@ -151,9 +154,11 @@ def save_module(
             part.training = mode
 
 
-def _described(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str], what: str) -> Signature:
+def _described(
+    module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str], what: str, *, compute: bool
+) -> Signature:
     try:
-        return describe(module, inputs, output_names)
+        return describe(module, inputs, output_names, compute=compute)
     except FOREIGN_ERRORS as error:
         raise BadInput(f"{what} can't run on its example inputs {_typed(inputs)}: {first_line(error)}") from error
 

@@ -72,6 +72,7 @@ class TorchExportFormat:
     """Programs saved by `torch.export.save`."""
 
     name = "torch-export"
+    reads = ("states",)
 
     def claims(self, source: str) -> bool:
         """Claim zip files that end in `.pt2`."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.values import Model, Signature, TensorSpec
 
 Call = Callable[[Mapping[str, Any]], dict[str, Any]]
+Run = Callable[[Any, Sequence[Mapping[str, Any]]], list[Any]]
 
 FOREIGN_ERRORS = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, NameError,
                   OSError, RuntimeError, SyntaxError, TypeError, ValueError)  # fmt: skip
@@ -128,33 +131,56 @@ def forward_inputs(module: Any) -> tuple[list[str], list[str]]:
     return [parameter.name for parameter in takes], [p.name for p in takes if p.default is p.empty]
 
 
-def describe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str] = ()) -> Signature:
+def describe(
+    module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str] = (), *, compute: bool = True
+) -> Signature:
     """Return the signature of a module, found by running it on zeros at two sizes of every free dimension.
 
     Where no dimension is free yet, the first axis is freed as "batch" if the outputs grow with it and with nothing
-    else; otherwise the sizes stay fixed. An output dimension that grows with a free one takes its name.
+    else; otherwise the sizes stay fixed. An output dimension that grows with a free one takes its name. Without
+    `compute` a copy of the module, of tensors without content, is run where that is possible: only shapes are told.
     """
+    probe = partial(_probe, module, output_names=output_names, run=_run if compute else _trace)
     if any(isinstance(size, str) for spec in inputs for size in spec.shape):
-        return _probe(module, inputs, output_names)
+        return probe(inputs)
     freed = [replace(spec, shape=(BATCH, *spec.shape[1:])) if spec.shape else spec for spec in inputs]
     with contextlib.suppress(*FOREIGN_ERRORS, BadInput):
-        found = _probe(module, freed, output_names)
+        found = probe(freed)
         if all(spec.shape[:1] == (BATCH,) for spec in found.outputs):
             return found
-    return _probe(module, inputs, output_names)
+    return probe(inputs)
 
 
-def _probe(module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str]) -> Signature:
+def _run(module: Any, given: Sequence[Mapping[str, Any]]) -> list[Any]:
     torch = import_torch("opening a PyTorch model")
+    with torch.inference_mode():
+        return [module(**each) for each in given]
+
+
+def _trace(module: Any, given: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return results that have a shape and a type but no content; a module that looks at contents is run after all.
+
+    Not for a module that is exported in this process: what its code keeps beside the module would be without content.
+    """
+    torch = import_torch("opening a PyTorch model")
+    from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+
+    with contextlib.suppress(*FOREIGN_ERRORS), quiet(), torch.no_grad():
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with FakeCopyMode(fake):
+            copied = copy.deepcopy(module)
+        with fake:
+            return [copied(**{name: fake.from_tensor(value) for name, value in each.items()}) for each in given]
+    return _run(module, given)
+
+
+def _probe(module: Any, inputs: Sequence[TensorSpec], *, output_names: Sequence[str], run: Run) -> Signature:
     free = _free(inputs)
     if len(free) > len(_PROBES):
         raise BadInput(f"more than {len(_PROBES)} free dimensions ({', '.join(free)}) can't be told apart; fix some")
     probes = dict(zip(free, _PROBES, strict=False))
-    runs = []
-    with torch.inference_mode():
-        for number in (0, 1):
-            given = examples(inputs, {name: pair[number] for name, pair in probes.items()})
-            runs.append(named_outputs(module(**given), output_names))
+    given = [examples(inputs, {name: pair[number] for name, pair in probes.items()}) for number in (0, 1)]
+    runs = [named_outputs(result, output_names) for result in run(module, given)]
     names = {pair: name for name, pair in probes.items()}
     outputs = []
     for (name, first), second in zip(runs[0].items(), runs[1].values(), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput, MissingExtra
@@ -24,6 +25,7 @@ class ComputeMeter:
     """
 
     name = "compute"
+    readings: ClassVar = {"macs": "1", "macs_nonzero": "1", "macs_coverage": "1"}
 
     def __init__(self, layers: bool = False) -> None:
         self.layers = layers

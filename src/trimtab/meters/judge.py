@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trimtab.core.errors import BadInput
-from trimtab.core.protocols import Array
+from trimtab.core.protocols import Array, Arrays
 from trimtab.core.values import Goal, NoWorse, Reading, Split, Task
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
@@ -26,9 +26,15 @@ from trimtab.stats.bootstrap import Statistic, Weights
 
 _Metric = Callable[[Array, Array], float]  # of labels and outputs, larger is better
 _CLASSED = ("classification", "binary")
-_SHARES = ("accuracy", "agreement", "top5", "precision_micro", "recall_micro", "f1_micro")
+_ALL_ITEMS = ("accuracy", "accuracy_micro", "accuracy_weighted", "precision_micro", "recall_micro", "f1_micro")
+_SHARES = (*_ALL_ITEMS, "agreement", "top5")
 _WATCH_RISK = 0.05  # of giving up a candidate that is innocent
 _CLEAR_RISK = 0.05  # of believing one that is not: it still has to be proven
+_FAR = 0.75  # of the size of the outputs: zeros are off by 1, another network's by more, int8 by less than a half
+BLIND_CHECK = (
+    f"outputs for made-up inputs are only checked to be finite and within {100 * _FAR:.0f} % of the baseline's"
+)
+"""What `unlike` asks for, in words."""
 
 
 def judged_metric(task: Task) -> str:
@@ -82,31 +88,39 @@ def judge_items(
     else:
         shift = _shift(task, metric, labels, (original, outputs), groups, delta, goal.error)
         found, method = shift, "paired bootstrap (BCa)"
+    items, units = int(kept.sum()), _units(kept, groups)
     return NoWorse(
         metric=metric, variant=names[0], baseline=names[1], max_drop=delta, error=goal.error, method=method,
-        items=int(kept.sum()), groups=_units(kept, groups),
+        items=items, groups=units,
         difference=found.difference, low=found.low, high=found.high,
         better=int((new & ~old).sum()), worse=int((old & ~new).sum()), flips=_flips(task, original, outputs),
         proven=found.proven and goal.max_drop is not None, needed=found.needed,
-        reason=_reason(metric, found.difference, delta, found.proven, found.needed, int(kept.sum())),
+        reason=_reason(metric, delta, found, f"{items} {'positive ' * (items < len(kept))}items", units, items),
         harmed=_harmed(task, labels, original, outputs, groups),
     )  # fmt: skip
 
 
 @dataclass(slots=True)
 class Watch:
-    """Looks at a candidate's answers as they come and says when they are too bad, or good enough, beyond doubt."""
+    """Looks at a candidate's answers as they come and says when they are too bad, or good enough, beyond doubt.
+
+    The items of one of the `groups` count together, as one value, once all of them were seen.
+    """
 
     task: Task
     labels: Array
     original: Array
     max_drop: float | None
+    groups: Array | None = None
     _evidence: sequential.Evidence | None = field(init=False)
     _defence: sequential.Evidence | None = field(init=False)
+    _tally: _Tally = field(init=False)
 
     def __post_init__(self) -> None:
-        bet = self.max_drop is not None and _is_share(self.task, judged_metric(self.task))
+        metric = judged_metric(self.task)
+        bet = self.max_drop is not None and _is_share(self.task, metric)
         delta = self.max_drop or 0.0
+        self._tally = _Tally(self.groups, _concerned(self.task, metric, self.labels))
         self._evidence = sequential.Evidence(delta=delta, alpha=_WATCH_RISK) if bet else None
         self._defence = sequential.Evidence(delta=-delta, alpha=_CLEAR_RISK) if bet and delta else None
 
@@ -123,14 +137,67 @@ class Watch:
         labels = self.labels[rows]
         kept = _concerned(self.task, metric, labels)
         old, new = _rights(self.task, metric, labels, self.original[rows], outputs)
-        gains = new[kept].astype(float) - old[kept].astype(float)
-        self._evidence = sequential.watch(self._evidence, gains)
-        self._defence = sequential.watch(self._defence, -gains) if self._defence is not None else None
+        gains, shares = self._tally.ended(rows, kept, new.astype(float) - old.astype(float))
+        allowed = self._evidence.delta
+        values = shares * gains - (1 - shares) * allowed
+        self._evidence = sequential.watch(self._evidence, values)
+        self._defence = sequential.watch(self._defence, -values) if self._defence is not None else None
         if not self._evidence.dead:
             return None
-        allowed, items = self._evidence.delta, self._evidence.items
-        drop = self._evidence.total / items + allowed  # the evidence adds up losses beyond the allowed ones
-        return f"loses about {100 * drop:.1f} pt of {metric} (seen on {items} items, allowed {100 * allowed:g} pt)"
+        items, drop = self._tally.items, -self._tally.gain / self._tally.items
+        seen = f"{items} items" + f" in {self._evidence.items} groups" * (self.groups is not None)
+        return f"loses about {100 * drop:.1f} pt of {metric} (seen on {seen}, allowed {100 * allowed:g} pt)"
+
+
+class _Tally:
+    """Adds up the gains of the items of each group; without groups every item is one of its own.
+
+    `items` and `gain` are those of the groups that have ended: all of whose items that concern the metric were seen.
+    """
+
+    def __init__(self, groups: Array | None, concerned: Array) -> None:
+        count = len(concerned)
+        self._numbers = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
+        self._sizes = np.bincount(self._numbers[concerned], minlength=count)
+        self._left = self._sizes.copy()
+        self._gains = np.zeros(count)
+        self.items, self.gain = 0, 0.0
+
+    def ended(self, rows: slice, kept: Array, gains: Array) -> tuple[Array, Array]:
+        """Take the gains of some rows, of which some are kept, and look at the groups that end here.
+
+        Returns the mean gain of each, in the order in which they end, whatever the size of the batches, and its size
+        as a share of the largest one's.
+        """
+        numbers = self._numbers[rows][kept]
+        np.add.at(self._gains, numbers, gains[kept])
+        np.subtract.at(self._left, numbers, 1)
+        _, behind = np.unique(numbers[::-1], return_index=True)
+        last = numbers[np.sort(len(numbers) - 1 - behind)]
+        over = last[self._left[last] == 0]
+        sizes = self._sizes[over]
+        self.items += int(sizes.sum())
+        self.gain += float(self._gains[over].sum())
+        return self._gains[over] / sizes, sizes / max(self._sizes.max(), 1)
+
+
+def unlike(outputs: Arrays, original: Arrays) -> str | None:
+    """Say why outputs can't be those of the same network as the original's for the same inputs, None when they can.
+
+    It finds what is broken, where there is no data to tell what is worse. Outputs are compared in their order, by the
+    size (Euclidean norm) of their difference; whole numbers, and what the original doesn't have finite, tell nothing.
+    """
+    for (name, wanted), given in zip(original.items(), outputs.values(), strict=False):
+        if given.shape != wanted.shape:
+            return f"its output {name!r} has shape {given.shape} for made-up inputs, the baseline's {wanted.shape}"
+        known = np.isfinite(wanted) if wanted.dtype.kind == "f" else np.zeros(wanted.shape, dtype=bool)
+        old, new = (np.asarray(array[known], dtype=np.float64) for array in (wanted, given))
+        if not np.isfinite(new).all():
+            return f"its output {name!r} holds NaN or infinity for made-up inputs, the baseline's doesn't"
+        size, off = float(np.linalg.norm(old)), float(np.linalg.norm(new - old))
+        if off > _FAR * size > 0:
+            return f"its output {name!r} for made-up inputs is {100 * off / size:.0f} % off the baseline's"
+    return None
 
 
 def _check_labels(task: Task, labels: Array, outputs: Array) -> None:
@@ -284,15 +351,21 @@ def _tried(function: _Metric, task: Task, labels: Array, outputs: Array, groups:
     return value - lowest
 
 
-def _reason(metric: str, difference: float, delta: float, proven: bool, needed: int | None, items: int) -> str:
-    if proven:
+def _reason(
+    metric: str, delta: float, found: noninferiority.Proof | bootstrap.Shift, told: str, units: int, items: int
+) -> str:
+    """Return why nothing is proven, on items that are `told` of as "700 items"; what is missing counts in groups."""
+    if found.proven:
         return ""
-    if difference < -delta:
-        lost, allowed = _amount(metric, -difference), _amount(metric, delta)
-        return f"loses {lost} of {metric} on {items} items, allowed are {allowed}"
-    if needed is None:
-        return f"not proven: no number of items would prove it at a drop of {_amount(metric, -difference)}"
-    return f"not proven on {items} items: about {needed:,} would decide"
+    if found.difference < -delta:
+        lost, allowed = _amount(metric, -found.difference), _amount(metric, delta)
+        return f"loses {lost} of {metric} on {told}, allowed are {allowed}"
+    inside, kind = (f" in {units} groups", " groups") if units < items else ("", "")
+    if units < found.fewest:
+        return f"not proven on {told}{inside}: at least {found.fewest:,}{kind} would be needed"
+    if found.needed is None:
+        return f"not proven: no number of items would prove it at a drop of {_amount(metric, -found.difference)}"
+    return f"not proven on {told}{inside}: about {found.needed:,}{kind} would decide"
 
 
 def _amount(metric: str, value: float) -> str:

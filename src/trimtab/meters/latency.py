@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from trimtab.stats import percentiles
 
 _KEPT = 2000
 _CHUNK_S = 0.25
-_PERCENTILES = {"latency_p90": 0.90, "latency_p99": 0.99}
+PERCENTILES = {"latency_p90": 0.90, "latency_p99": 0.99}
 
 
 class LatencyMeter:
@@ -26,32 +27,39 @@ class LatencyMeter:
     Args:
         calls: how many calls are timed after the warm-up; p90 needs 64 of them, p99 662.
         seconds: timing ends after about this long, though fewer calls were made.
+        percentile: so many calls are made in any case that this one can be told (0.99 is p99), whatever `seconds` says.
     """
 
     name = "latency"
+    readings: ClassVar = {
+        **dict.fromkeys(("latency_mean", "latency_p50", *PERCENTILES, "load_time", "first_call"), "s"),
+        "cpu_use": "cores",
+    }
 
-    def __init__(self, calls: int = 700, seconds: float = 5.0) -> None:
+    def __init__(self, calls: int = 700, seconds: float = 5.0, percentile: float | None = None) -> None:
         self._calls = calls
         self._seconds = seconds
+        self._least = 1 if percentile is None else percentiles.samples_needed(percentile)
 
     def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
         """Return mean and percentiles of the time of a call, processor use, cold start, and the samples themselves."""
         inputs = timing_inputs(variant, task, workload)
-        _, is_steady = warm_up(session, inputs)
-        samples = time_calls(session, inputs, self._calls, self._seconds)
-        scope = f"batch {workload.batch}, one call at a time, warm" + ("" if is_steady else ", no steady state")
+        _, state = warm_up(session, inputs)
+        samples = time_calls(session, inputs, self._calls, self._seconds, self._least)
+        scope = f"batch {workload.batch}, one call at a time, warm" + ("" if state == "steady" else ", no steady state")
         return [*latency_readings(samples, scope), *cold_start(session), latency_trace(samples)]
 
 
-def time_calls(session: Session, inputs: Arrays, calls: int, seconds: float) -> Samples:
-    """Time that many calls, fewer when the seconds are over; at least one."""
+def time_calls(session: Session, inputs: Arrays, calls: int, seconds: float, least: int = 1) -> Samples:
+    """Time that many calls, fewer when the seconds are over, but never fewer than the least."""
     parts = [session.time(inputs, 1)]
     spent_s = float(parts[0].wall_ns.sum()) / 1e9
     done = 1
-    while done < calls and spent_s < seconds:
+    while done < least or (done < calls and spent_s < seconds):
         # small portions, so that the end is not missed by much
-        portion = int(min(_CHUNK_S, seconds - spent_s) / max(spent_s / done, 1e-9))
-        parts.append(session.time(inputs, max(1, min(portion, calls - done))))
+        left_s = min(_CHUNK_S, seconds - spent_s) if spent_s < seconds else _CHUNK_S
+        portion = int(left_s / max(spent_s / done, 1e-9))
+        parts.append(session.time(inputs, max(1, min(portion, max(calls, least) - done))))
         done += len(parts[-1].wall_ns)
         spent_s += float(parts[-1].wall_ns.sum()) / 1e9
     return Samples(np.concatenate([p.wall_ns for p in parts]), np.concatenate([p.cpu_ns for p in parts]))
@@ -67,7 +75,7 @@ def latency_readings(samples: Samples, scope: str) -> list[Reading]:
     return [
         timed("latency_mean", percentiles.mean(times), scope),
         timed("latency_p50", percentiles.median(times), scope),
-        *(_percentile(name, times, share, scope) for name, share in _PERCENTILES.items()),
+        *(_percentile(name, times, share, scope) for name, share in PERCENTILES.items()),
         _cpu_use(samples, scope),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from trimtab.core.protocols import Informed, Renewable, Session
 from trimtab.core.values import Reading, Task, Trace, Variant, Workload
@@ -18,6 +19,7 @@ class MemoryMeter:
     """
 
     name = "memory"
+    readings: ClassVar = {"peak_memory": "B"}
 
     def __init__(self, processes: int = 1) -> None:
         self._processes = max(1, processes)

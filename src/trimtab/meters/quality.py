@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from trimtab.core.protocols import Array, Session
 from trimtab.core.values import Reading, Task, Trace, Variant, Workload
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
+from trimtab.data.checks import near_chance
 from trimtab.meters import scores
 from trimtab.meters.predict import answers, positive_scores, predict
 from trimtab.meters.readings import unavailable
@@ -32,9 +34,10 @@ class QualityMeter:
 
     def __init__(self, split: str = "select") -> None:
         self._split = split
+        self.warnings: tuple[str, ...] = ()
 
     def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
-        """Return every quality reading that the task's labels allow."""
+        """Return every quality reading that the task's labels allow; `warnings` then ask about answers near chance."""
         split = task.split(self._split)
         if split is None:
             return [unavailable(task.metric, f"the task has no {self._split} split")]
@@ -43,7 +46,23 @@ class QualityMeter:
             reason = "without labels quality is agreement with the original: compare the two models"
             return [unavailable("agreement", reason)]
         outputs = predict(session, task, split, workload)
-        return quality_readings(task, labels, outputs, groups=groups_of(split), scope=f"{self._split} split")
+        found = quality_readings(task, labels, outputs, groups=groups_of(split), scope=f"{self._split} split")
+        self.warnings = chance_warnings(task, labels, outputs)
+        return found
+
+
+def chance_warnings(task: Task, labels: Array, outputs: Array) -> tuple[str, ...]:
+    """Return the question to ask when a model of classes answers hardly better than chance; nothing when it does.
+
+    A binary one must do so at the threshold of the task and at 0.5 as well: where classes are rare, or mistakes dear,
+    good answers at one of the two may look like chance.
+    """
+    if task.kind not in ("classification", "binary"):
+        return ()
+    thresholds = dict.fromkeys((None, task.threshold))
+    read = [answers(replace(task, threshold=threshold), outputs) for threshold in thresholds]
+    doubts = [near_chance(labels, given, task.classes) for given in read]
+    return tuple(filter(None, doubts[:1])) if all(doubts) else ()
 
 
 def quality_readings(
@@ -58,9 +77,12 @@ def quality_readings(
 
     Every reading has a 95 % interval; items of one group count as one observation. Names and definitions:
     plain `precision`, `recall`, `f1` are those of the positive class (binary) or the macro mean (several classes);
-    with a place they are those of one class. Without labels there is only likeness to the original.
+    with a place they, and `accuracy`, are those of one class. `accuracy_macro` is balanced accuracy. Without labels
+    there is only likeness to the original.
     """
     found: list[Reading] = []
+    if task.kind == "binary" and task.threshold is not None:
+        scope = f"{scope}, threshold {task.threshold:.3g}".removeprefix(", ")
     if labels is not None:
         if len(labels) != len(outputs):
             raise BadInput(f"there are {len(labels)} labels for {len(outputs)} answers: give one label per item")
@@ -74,6 +96,18 @@ def quality_readings(
     if original_outputs is not None:
         found.extend(_likeness(task, original_outputs, outputs, groups, scope, labelled=labels is not None))
     return found
+
+
+def wants_tuning(task: Task) -> bool:
+    """Say whether the threshold of a task is to be tuned: it is binary, none is given, and it is not about accuracy."""
+    return task.kind == "binary" and task.threshold is None and (task.costs is not None or task.metric != "accuracy")
+
+
+def tuned(task: Task, labels: Array | None, outputs: Array) -> Task:
+    """Return the task with the threshold that serves its goal best on these items, where it is to be tuned."""
+    if labels is None or not wants_tuning(task):
+        return task
+    return replace(task, threshold=tune_threshold(task, labels, outputs))
 
 
 def tune_threshold(task: Task, labels: Array, outputs: Array) -> float:
@@ -93,6 +127,8 @@ def tune_threshold(task: Task, labels: Array, outputs: Array) -> float:
     misses = len(sides[0]) - hits
     if task.costs is not None:
         merit = -(task.costs[0] * misses + task.costs[1] * alarms)
+    elif task.metric == "accuracy_macro":
+        merit = -(misses / max(len(sides[0]), 1) + alarms / max(len(sides[1]), 1))
     elif task.metric.partition("_")[0] == "accuracy":
         merit = -(misses + alarms)
     else:
@@ -137,8 +173,8 @@ def class_name(task: Task, number: int) -> str:
 def _class_readings(task: Task, counts: scores.Counts, groups: Array | None, scope: str) -> Iterator[Reading]:
     for number in range(len(counts.true)):
         place = class_name(task, number)
-        sizes = {"precision": counts.predicted[number], "recall": counts.true[number]}
-        sizes["f1"] = max(sizes.values())
+        predicted, true = counts.predicted[number], counts.true[number]
+        sizes = {"accuracy": true, "precision": predicted, "recall": true, "f1": max(predicted, true)}
         for name, size in sizes.items():
             if size:
                 yield _reading(name, scores.averaged(counts, name, number), groups, scope, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trimtab.core.values import Reading
@@ -33,3 +34,13 @@ def unavailable(name: str, reason: str, unit: str = "1", place: str | None = Non
     return Reading(
         name=name, value=None, unit=unit, provenance="unavailable", samples=samples, scope=reason, place=place
     )
+
+
+def failed(meter: object, name: str, reason: str) -> list[Reading]:
+    """Return what a meter of that name would have read as unavailable.
+
+    Which readings these are a meter says in its attribute `readings`, the unit of each by its name; one that doesn't
+    say is a reading of its own name.
+    """
+    units: Mapping[str, str] = getattr(meter, "readings", {name.replace("-", "_"): "1"})
+    return [unavailable(each, reason, unit) for each, unit in units.items()]

@@ -54,9 +54,11 @@ def count(labels: Array, given: Array, classes: int) -> Counts:
 def by_class(counts: Counts, name: str) -> tuple[Array, Array, Array]:
     """Return a number of every class and its slopes with hits and with the size of its denominator.
 
-    Precision is hits / predicted, recall hits / true, F1 hits / mean of both; an empty denominator makes it 0.
+    Precision is hits / predicted, recall hits / true, F1 hits / mean of both; an empty denominator makes it 0. The
+    accuracy of a class is that of its items, which is its recall.
     """
     size = {
+        "accuracy": counts.true,
         "precision": counts.predicted,
         "recall": counts.true,
         "f1": (counts.predicted + counts.true) / 2,
@@ -67,22 +69,23 @@ def by_class(counts: Counts, name: str) -> tuple[Array, Array, Array]:
 
 
 def averaged(counts: Counts, name: str, average: str | int) -> Estimate:
-    """Return precision, recall or f1: of one class (its number), or the macro, micro or weighted mean of all.
+    """Return accuracy, precision, recall or f1: of one class (its number), or the macro, micro or weighted mean of all.
 
-    Macro is over the classes that occur among labels or answers. Micro of a single-label task is accuracy.
+    Macro is over the classes that occur among labels or answers; of accuracy, over those that occur among labels, which
+    is balanced accuracy. Micro of a single-label task is accuracy, and so is accuracy weighted by the items of a class.
     """
     items = len(counts.labels)
     if average == "micro":
         return mean(counts.labels == counts.answers)
     value, by_hits, by_size = by_class(counts, name)
-    present = counts.predicted + counts.true > 0
+    present = counts.true + (0 if name == "accuracy" else counts.predicted) > 0
     if isinstance(average, int):
         weights = (np.arange(len(value)) == average).astype(float)
     else:
         weights = present / present.sum() if average == "macro" else counts.true / items
     total = float(weights @ value)
     by_hits, by_size = weights * by_hits, weights * by_size
-    share = {"precision": (1.0, 0.0), "recall": (0.0, 1.0), "f1": (0.5, 0.5)}[name]
+    share = {"accuracy": (0.0, 1.0), "precision": (1.0, 0.0), "recall": (0.0, 1.0), "f1": (0.5, 0.5)}[name]
     by_true = share[1] * by_size
     if average == "weighted":
         by_true = by_true + (value - total) / items
@@ -217,11 +220,11 @@ def wilson(share: float, items: float, quantile: float = 1.959963984540054) -> t
 
 
 AVERAGES = ("macro", "micro", "weighted")
-BY_CLASS = ("precision", "recall", "f1")
+BY_CLASS = ("accuracy", "precision", "recall", "f1")
 _ERRORS = ("mse", "mae", "relative_error", "cost")
 _INFINITY = float("inf")
 
-CLASSIFICATION = ("accuracy", *BY_CLASS, *(f"{name}_{mean}" for name in BY_CLASS for mean in AVERAGES))
+CLASSIFICATION = (*BY_CLASS, *(f"{name}_{mean}" for name in BY_CLASS for mean in AVERAGES))
 RANKING = ("roc_auc", "pr_auc")
 REGRESSION = ("mse", "mae", "r2", "relative_error", "cosine")
 _KNOWN = (*CLASSIFICATION, *RANKING, "top5", "cost", *REGRESSION)
@@ -284,8 +287,27 @@ def estimate(task: Task, name: str, labels: Array, outputs: Array) -> Estimate:
 
 def check_metric(name: str) -> None:
     """Raise `BadInput` for a metric that is neither one of ours nor a user's `module:function`."""
-    if name not in (*_KNOWN, "agreement") and ":" not in name:
+    if not is_metric(name):
         raise _unknown(name)
+
+
+def is_metric(name: str) -> bool:
+    """Say whether a reading of that name tells how good answers are."""
+    return name in (*_KNOWN, "agreement") or ":" in name
+
+
+def readable(task: Task) -> tuple[str, ...]:
+    """Return the names of what may be read of the quality of a model on such items."""
+    classes = task.kind in ("classification", "binary")
+    if not task.splits:
+        return ()
+    if not task.labelled:
+        return ("agreement",) if classes else ("relative_error", "cosine")
+    own = (task.metric,) if ":" in task.metric else ()
+    if not classes:
+        return (*REGRESSION, *own)
+    other = ("cost",) * (task.costs is not None) if task.kind == "binary" else ("top5",)
+    return (*CLASSIFICATION, *RANKING, *other, "agreement", *own)
 
 
 def _unknown(name: str) -> BadInput:

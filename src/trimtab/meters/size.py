@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from trimtab.core import plugins
 from trimtab.core.protocols import Described, Session
@@ -19,6 +20,7 @@ class SizeMeter:
     """
 
     name = "size"
+    readings: ClassVar = {"parameters": "1", "bytes": "B"}
 
     def read(self, session: Session, variant: Variant, task: Task, workload: Workload) -> Sequence[Reading | Trace]:
         """Return `parameters` and `bytes`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class ThroughputMeter:
     """
 
     name = "throughput"
+    readings: ClassVar = {"throughput": "1/s"}
 
     def __init__(self, largest: int = 64, seconds: float = 10.0) -> None:
         self._largest = largest

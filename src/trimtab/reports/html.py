@@ -11,7 +11,7 @@ from typing import Any
 
 from trimtab.core.files import write_text
 from trimtab.core.values import Result
-from trimtab.reports import figures, lineup, method, page
+from trimtab.reports import figures, lineup, method, page, words
 from trimtab.reports.figures import style
 from trimtab.reports.scatter import scatter
 
@@ -81,7 +81,9 @@ def _content(result: Result, folder: Path | None) -> dict[str, Any]:
         "tried": page.tried(result, folder),
         "states": page.STATES,
         "certificate": method.certificate(result),
+        "looks": words.looks(result.looks) if result.looks else "",
         "measured": method.measured(result),
+        "change_level": words.percent(1 - 2 * result.goal.error),
         "machine": method.machine(result.machine),
         "spent": method.spent(result),
     }

@@ -184,21 +184,22 @@ def _against(comparison: Comparison, entry: Entry, given: Entry) -> tuple[Readin
     change = f"{proof.metric}_change" if proof else ""
     if itself:
         return (_same("relative_time", 1.0, "lower"), *([_same(change, 0.0, "higher")] if proof else []))
-    found = []
     screened = entry.trial.screening if entry.trial else None
     if screened is not None and screened.baseline != given.key:
         screened = None
-    ratio = ratio_between(comparison.ratios, entry, given) or screened
-    if ratio is not None:
-        found.append(_reading("relative_time", "lower", ratio, ratio.blocks))
-    if proof is not None:
-        found.append(_reading(change, "higher", proof, proof.items))
-    return tuple(found)
+    return against(ratio_between(comparison.ratios, entry, given) or screened, proof)
+
+
+def against(ratio: Ratio | None, proof: NoWorse | None) -> tuple[Reading, ...]:
+    """Return time and quality against the model as given as readings: `relative_time`, and the change of the metric."""
+    time = () if ratio is None else (_reading("relative_time", "lower", ratio, ratio.blocks),)
+    change = () if proof is None else (_reading(f"{proof.metric}_change", "higher", proof, proof.items),)
+    return (*time, *change)
 
 
 def _reading(name: str, direction: Direction, found: Ratio | NoWorse, samples: int) -> Reading:
     value = found.value if isinstance(found, Ratio) else found.difference
-    level = found.level if isinstance(found, Ratio) else 0.95
+    level = found.level if isinstance(found, Ratio) else 1 - 2 * found.error
     return Reading(
         name=name, value=value, direction=direction, low=found.low, high=found.high, level=level, samples=samples
     )

@@ -19,7 +19,6 @@ def certificate(result: Result) -> Facts:
     proof = proven.no_worse
     sure, risk = words.percent(1 - proof.error), words.percent(proof.error)
     groups = "" if proof.groups == proof.items else f" in {proof.groups:,} groups, which were resampled whole"
-    looks = "once" if proven.looks == 1 else f"{proven.looks:,} times: every look weakens the claim a little"
     seen = f"{words.label(proof.metric)} changed by {words.difference_words(proof)}"
     if lineup.classifies(result):
         seen += (
@@ -35,7 +34,7 @@ def certificate(result: Result) -> Facts:
         ("On what", f"{words.plural(proof.items, 'item')}{groups}, which the search had never seen"),
         ("What was seen", seen),
         ("By which method", proof.method),
-        ("How often these items were used", looks),
+        ("How often these items were used", words.looks(proven.looks)),
         ("Data and original", f"data {proven.data[:16]}, model {proven.original[:16]}, seed {proven.seed}"),
         ("When", proven.time),
     ]
@@ -54,9 +53,14 @@ def measured(result: Result) -> Facts:
 
 def _protocol(ratio: Ratio) -> Facts:
     fresh = "one fresh process" if ratio.processes == 1 else f"{ratio.processes:,} fresh processes"
+    spread = (
+        "comes from resampling blocks, which can’t tell what differs from process to process"
+        if ratio.processes == 1
+        else "is Student’s t over processes, with the scatter of their medians or, where larger, of resampled blocks"
+    )
     turns = (
         f"Variants took turns in {ratio.blocks:,} blocks of calls, in {fresh} a side; a ratio is their median, "
-        f"its interval ({words.percent(ratio.level)}) a bootstrap of processes and blocks. No outlier was removed."
+        f"and its interval ({words.percent(ratio.level)}) {spread}. No outlier was removed."
     )
     margin = f"differences below {words.percent(ratio.margin)} count as equivalent"
     return [("Protocol", turns), ("Cache", ratio.cache), ("Margin", margin)]

@@ -35,10 +35,12 @@ def verdict(result: Result) -> RenderableType:
 
     kind, said = page.status(result)
     style = {"proven": "bold green", "speed": "bold yellow", "unmet": "bold red"}[kind]
-    lines = [plain(f"WARNING: {warning}", "bold yellow") for warning in page.warnings(result)]
+    lines = _warned(page.warnings(result))
     if failed := page.failures(result):
         lines.append(plain(failed, "red"))
     lines += [plain(said, style), plain(result.verdict, "bold"), *map(plain, result.notes)]
+    if result.looks:
+        lines.append(plain(f"The certify items have been tested on {words.looks(result.looks)}.", "dim"))
     return Padding(Group(*lines), (1, 0))
 
 
@@ -99,7 +101,7 @@ def comparison_table(comparison: Comparison) -> Group:
         cells = [_cell(entry.reading(name)) for name in columns]
         table.add_row(_name(entry), over, *cells, _cell(entry.reading(f"{metric}_change")))
     lines: list[RenderableType] = [table] if entries else []  # predictions are judged without a model
-    lines += [plain(sentence) for sentence in sentences(comparison)]
+    lines += [*_warned(comparison.warnings), *map(plain, (*sentences(comparison), *comparison.notes))]
     test = comparison.self_test
     if test is not None:
         said = words.control_words(test, "more --seconds")
@@ -123,8 +125,10 @@ def sentences(comparison: Comparison) -> list[str]:
     return times + [f"{words.proof_words(proof, name(proof), other(proof))}." for proof in comparison.quality]
 
 
-def measurement_table(measurement: Measurement) -> Table:
-    """Return the readings of one variant in groups, with units a person reads and their intervals."""
+def measurement_table(measurement: Measurement) -> Group:
+    """Return the readings of one variant in groups, with units a person reads and their intervals, and warnings."""
+    from rich.console import Group
+
     table = _table("Reading", "value", "interval", "comes from", left=("Reading", "comes from"))
     readings = [reading for reading in measurement.readings if reading.name != "confusion_matrix"]
     for group, members in _grouped(readings):
@@ -136,7 +140,12 @@ def measurement_table(measurement: Measurement) -> Table:
                 plain(f"  {words.label(reading.name, reading.place)}"), plain(words.value(reading)),
                 plain(words.interval(reading)), plain(_origin(reading), "dim"),
             )  # fmt: skip
-    return table
+    return Group(table, *_warned(measurement.warnings))
+
+
+def _warned(warnings: Iterable[str]) -> list[Text]:
+    """Return what to be careful about, loud."""
+    return [plain(f"WARNING: {warning}", "bold yellow") for warning in warnings]
 
 
 def _worst_places(readings: Sequence[Reading]) -> list[Reading]:

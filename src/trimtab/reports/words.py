@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from trimtab.core.values import NoWorse, Ratio, Reading
 
 _AVERAGES = ("", "_macro", "_micro", "_weighted")
-_SHARES = {name + average for name in ("precision", "recall", "f1") for average in _AVERAGES}
-_SHARES |= {"accuracy", "top5", "agreement", "macs_coverage"}
+_SHARES = {name + average for name in ("accuracy", "precision", "recall", "f1") for average in _AVERAGES}
+_SHARES |= {"top5", "agreement", "macs_coverage"}
 """Readings between 0 and 1 that people say in percent and whose differences they say in points."""
 
 _LABELS = {
@@ -109,12 +109,13 @@ def interval(reading: Reading) -> str:
         return ""
     metric = reading.name.removesuffix("_change")
     if metric != reading.name:
-        return _differences(reading.low, reading.high, metric)
-    shown, digits = _look(reading, reading.value)
-    low, high = (_number(bound / shown.factor, digits) for bound in (reading.low, reading.high))
-    if reading.name in _UPPER_BOUNDS:
-        return f"{percent(reading.level)} sure; seen {low}"
-    between = f"{low}{' to ' if reading.low < 0 else '–'}{high}"
+        between = _differences(reading.low, reading.high, metric)
+    else:
+        shown, digits = _look(reading, reading.value)
+        low, high = (_number(bound / shown.factor, digits) for bound in (reading.low, reading.high))
+        if reading.name in _UPPER_BOUNDS:
+            return f"{percent(reading.level)} sure; seen {low}"
+        between = f"{low}{' to ' if reading.low < 0 else '–'}{high}"
     return between if reading.level == 0.95 else f"{between} at {percent(reading.level)}"
 
 
@@ -217,12 +218,15 @@ def amount(difference: float, metric: str, signed: bool = False) -> str:
 
 
 def difference_interval(proof: NoWorse) -> str:
-    """Return the interval of a difference of quality: "−0.42 to +0.21"."""
-    return _differences(proof.low, proof.high, proof.metric)
+    """Return the interval of a difference of quality with its level: "−0.42 to +0.21 at 90 %".
+
+    Its lower end is the bound that is proven with 95 % confidence: a bound of one side takes half the risk of two.
+    """
+    return f"{_differences(proof.low, proof.high, proof.metric)} at {percent(1 - 2 * proof.error)}"
 
 
 def difference_words(proof: NoWorse) -> str:
-    """Return the difference of quality with its interval: "−0.10 pt (−0.42 to +0.21)"."""
+    """Return the difference of quality with its interval: "−0.10 pt (−0.42 to +0.21 at 90 %)"."""
     return f"{amount(proof.difference, proof.metric, signed=True)} ({difference_interval(proof)})"
 
 
@@ -231,8 +235,14 @@ def proof_words(proof: NoWorse, name: str, other: str) -> str:
     sure = f"proven with {percent(1 - proof.error)} confidence" if proof.proven else "not proven"
     allowed = f"{amount(proof.max_drop, proof.metric)} of {label(proof.metric)}"
     seen = f"{difference_words(proof)} on {plural(proof.items, 'item')}"
-    needed = f"; about {plural(proof.needed, 'item')} would decide" if proof.needed and not proof.proven else ""
+    unit = "group" if proof.groups < proof.items else "item"
+    needed = f"; about {plural(proof.needed, unit)} would decide" if proof.needed and not proof.proven else ""
     return f"{name} is {sure} to lose at most {allowed} against {other}: {seen}{needed}"
+
+
+def looks(count: int) -> str:
+    """Return how often the items of a proof have been used, and what that means."""
+    return "once" if count == 1 else f"{count:,} times: every look weakens the claim a little"
 
 
 def percent(share: float) -> str:

@@ -29,13 +29,18 @@ class OnnxRuntime:
         return unsupported(variant.settings, "threads", "spinning", "fusion")
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
-        """Return the defaults, every number of threads that halves the cores, and no spinning."""
+        """Return the defaults, every number of threads that halves the cores, no spinning, and no fusion."""
         threads = [machine.cores]
         while threads[-1] > 1:
             threads.append(threads[-1] // 2)
         defaults = Settings(runtime=self.name)
         tuned = [Settings(runtime=self.name, threads=count) for count in threads]
-        return [defaults, *tuned, Settings(runtime=self.name, spinning=False)]
+        return [
+            defaults,
+            *tuned,
+            Settings(runtime=self.name, spinning=False),
+            Settings(runtime=self.name, fusion=False),
+        ]
 
     def load(self, variant: Variant) -> Engine:
         """Return the session; each call maps input names to output names."""

@@ -36,7 +36,10 @@ class OpenVinoRuntime:
         return unsupported(variant.settings, "threads", "streams", "precision", "static_shapes")
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
-        """Return fp32, then bf16 and fp16 where the processor computes them, static shapes, one thread, and streams."""
+        """Return fp32, then bf16 and fp16 where the processor computes them, static shapes, and one thread.
+
+        Streams serve calls that come at the same time. Calls are timed one after the other, so none are offered.
+        """
         bf16 = {"amx_bf16", "avx512_bf16"} & set(machine.flags)
         fp16 = {"amx_fp16", "avx512_fp16"} & set(machine.flags)
         precisions = ["fp32", *(["bf16"] if bf16 else []), *(["fp16"] if fp16 else [])]
@@ -44,10 +47,6 @@ class OpenVinoRuntime:
         found += [Settings(runtime=self.name, precision=name, static_shapes=True) for name in precisions[:2]]
         if machine.cores > 1:
             found += [Settings(runtime=self.name, precision=precision, threads=1) for precision in precisions[:2]]
-        if workload.concurrency > 1:
-            found.append(
-                Settings(runtime=self.name, precision="fp32", streams=min(machine.cores, workload.concurrency))
-            )
         return found
 
     def load(self, variant: Variant) -> Engine:

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from trimtab.core.errors import TrimtabError
 from trimtab.core.process import Limits, Process
 from trimtab.core.protocols import Arrays, Samples
 from trimtab.core.values import Variant
@@ -27,20 +28,20 @@ class ProcessSession:
 
     def run(self, inputs: Arrays, timeout_s: float | None = None) -> dict[str, NDArray[Any]]:
         """Return the outputs for one batch."""
-        outputs: dict[str, NDArray[Any]] = self._process.call("run", dict(inputs), timeout_s=timeout_s)
+        outputs: dict[str, NDArray[Any]] = self._call("run", dict(inputs), timeout_s=timeout_s)
         return outputs
 
     def time(self, inputs: Arrays, calls: int, timeout_s: float | None = None) -> Samples:
         """Time that many calls; the same inputs (the same object) are sent only once."""
         if self._taken is not inputs:
-            self._process.call("take", dict(inputs))
+            self._call("take", dict(inputs))
             self._taken = inputs
-        wall, cpu = self._process.call("time", calls, timeout_s=timeout_s)
+        wall, cpu = self._call("time", calls, timeout_s=timeout_s)
         return Samples(wall, cpu)
 
     def info(self) -> dict[str, Any]:
         """Return what `core.protocols.Informed` asks for."""
-        told: dict[str, Any] = self._process.call("info")
+        told: dict[str, Any] = self._call("info")
         return told
 
     def fresh(self) -> ProcessSession:
@@ -54,6 +55,14 @@ class ProcessSession:
     def close(self) -> None:
         """End the process."""
         self._process.close()
+
+    def _call(self, method: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """Call the engine's host; what goes wrong there bears the key of the variant."""
+        try:
+            return self._process.call(method, *arguments, timeout_s=timeout_s)
+        except TrimtabError as error:
+            error.variant = self.variant.key
+            raise
 
     def __enter__(self) -> ProcessSession:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from trimtab.core import plugins
 from trimtab.core.errors import Refused
-from trimtab.core.files import make_folder
+from trimtab.core.files import disk_errors, make_folder
 from trimtab.core.memo import remembered
 from trimtab.core.process import Limits, Process
 from trimtab.core.protocols import Array, Context, Technique
@@ -100,18 +101,20 @@ def judged(
     *,
     alike: bool = False,
     twin: Judged | None = None,
+    whole: bool = False,
     timeout_s: float | None = None,
 ) -> Judged:
     """Judge a session's answers to the select split, and say why when they are beyond hope.
 
     Given the `most` that may be lost, no more items are looked at than it takes to tell. Answers that should be
     `alike`, of the same weights, are looked at until a hundred are; `original` are those of the original to all items.
-    A `twin` is the same variant on another number of threads: where a hundred answers are the twin's, all are.
+    A `twin` is the same variant on another number of threads: where a hundred answers are the twin's, all are. With
+    `whole` a variant that is not beyond hope answers all items, or its twin has.
     """
     task, split = shop.task, shop.task.split("select")
     assert split is not None
     labels, groups = reference_labels(task, split, original), groups_of(split)
-    watch, doubt = Watch(task, labels, original, most), None
+    watch, doubt = Watch(task, labels, original, most, groups), None
     if task.kind not in ("classification", "binary"):
         alike, twin = False, None  # numbers are never the same
     names = (session.variant.key, shop.original.key)
@@ -125,7 +128,7 @@ def judged(
             twin = None
         if twin is not None and rows.stop >= _ENOUGH:
             return replace(twin, found=replace(twin.found, variant=names[0]))
-        if doubt is not None or watch.clear or same:
+        if doubt is not None or (not whole and (watch.clear or same)):
             break
     outputs = np.concatenate(chunks)
     seen = slice(len(outputs))
@@ -146,6 +149,12 @@ def _agree(task: Task, outputs: Array, others: Array) -> bool:
     return np.array_equal(answers(task, outputs), answers(task, others))
 
 
+def changes(technique: str, before: Variant, after: Variant) -> Sequence[str]:
+    """Return what a technique changed, line by line, where it tells (`changes`)."""
+    tell = getattr(plugins.make("techniques", technique), "changes", None)
+    return () if tell is None else tuple(tell(before, after))
+
+
 class Maker:
     """The object in the worker process that applies techniques."""
 
@@ -153,7 +162,7 @@ class Maker:
         self._shop = shop
 
     def make(self, parent: Variant, step: Step, folder: Path, seconds: float) -> Variant:
-        """Apply the step to the parent; files go to the folder."""
+        """Apply the step to the parent; files go to the folder. A full disk is no fault of the technique's."""
         technique: Technique = plugins.make("techniques", step.technique, step.options)
         context = Context(
             task=self._shop.task,
@@ -164,7 +173,11 @@ class Maker:
             evaluate=self.evaluate,
             time=self.time,
         )
-        return technique.apply(parent, context)
+        with disk_errors(folder):
+            made = technique.apply(parent, context)
+        for line in changes(step.technique, parent, made):
+            print(line)  # into the log
+        return made
 
     def evaluate(self, variant: Variant, most: float | None = None) -> float:
         """Return what the variant loses on the select split, in the metric's unit.

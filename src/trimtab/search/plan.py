@@ -6,14 +6,14 @@ The parts are generators of variants: the search asks for the next one only when
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Runtime, Technique
-from trimtab.core.values import Goal, Machine, Settings, Step, Task, Trial, Variant, Workload, options
+from trimtab.core.values import Goal, Machine, Ratio, Settings, Step, Task, Trial, Variant, options
 from trimtab.search.race import Race, same_weights
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
@@ -58,28 +58,35 @@ def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
     yield race.shop.original
     for variant in sources(race, tools):
         for runtime in tools.runtimes:
-            seen: set[str | None] = set()
-            for candidate in _settings(race, runtime, variant):
-                if candidate.settings.precision not in seen:
-                    seen.add(candidate.settings.precision)
-                    yield candidate
+            yield from _one_each(_settings(runtime, variant, race.machine, race.goal))
 
 
 def sources(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield the original, and its exports to formats that runtimes which can't run it as it is do run."""
     original = race.shop.original
+    return _sources(original, race.shop.task, tools, lambda made: race.made(original, made.steps[-1]))
+
+
+def _sources(
+    original: Variant, task: Task, tools: Toolbox, make: Callable[[Variant], Variant | None]
+) -> Iterator[Variant]:
+    """Yield the original and what `make` makes of each export that opens a runtime, given what that will look like."""
     yield original
-    able = {r.name for r in tools.runtimes if r.refuses(original.on(Settings(runtime=r.name))) is None}
+    able = _able(original, tools)
     for technique in tools.techniques:
-        if not lossless(technique) or technique.refuses(original, race.shop.task) is not None:
+        if not lossless(technique) or technique.refuses(original, task) is not None:
             continue
-        produced = replace(original, model=replace(original.model, format=getattr(technique, "produces", "")))
-        opened = {r.name for r in tools.runtimes if r.refuses(produced.on(Settings(runtime=r.name))) is None}
-        if opened - able:
-            made = race.made(original, Step(technique=technique.name))
-            if made is not None:
-                able |= opened
-                yield made
+        model = replace(original.model, format=getattr(technique, "produces", ""))
+        expected = original.after(model, Step(technique=technique.name))
+        opened = _able(expected, tools)
+        if opened - able and (made := make(expected)) is not None:
+            able |= opened
+            yield made
+
+
+def _able(variant: Variant, tools: Toolbox) -> set[str]:
+    """Return the runtimes that run a variant."""
+    return {r.name for r in tools.runtimes if r.refuses(variant.on(Settings(runtime=r.name))) is None}
 
 
 def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -129,6 +136,13 @@ def tuned(race: Race, tools: Toolbox) -> Iterator[Variant]:
         yield from _on_its_settings(race, tools, trial)
 
 
+def unfused(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield the same weights with an engine's own graph fusion off: the trial tells what the fusion brings."""
+    for variant in sources(race, tools):
+        for runtime in tools.runtimes:
+            yield from _settings(runtime, variant, race.machine, race.goal, fusion=False)
+
+
 def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield the leaders among the changed models on the settings that they have not been tried on."""
     kept = sorted((t for t in race.trials if t.state == "kept" and not same_weights(t.steps)), key=race.score)
@@ -138,27 +152,54 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
-    parts = (untouched, touched, tuned, nearly, rescued, refined, varied, refined)
+    parts = (untouched, touched, tuned, unfused, nearly, rescued, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
-def preview(original: Variant, task: Task, workload: Workload, machine: Machine, tools: Toolbox) -> list[str]:
-    """Return what a search would try at least, without trying it."""
+def preview(original: Variant, task: Task, goal: Goal, machine: Machine, tools: Toolbox) -> list[str]:
+    """Return what a search would try, under the names of its trials, and what not and why, without trying it."""
+    known = list(_sources(original, task, tools, lambda expected: expected))
     lines = [f"baseline: {original.label()}"]
     for runtime in tools.runtimes:
-        if reason := runtime.refuses(original.on(Settings(runtime=runtime.name))):
-            lines.append(f"not tried: {runtime.name} on the model as given: {reason}")
-        else:
-            tried = [settings.label() for settings in runtime.settings(machine, workload)]
-            lines += [f"best untouched: {label}" for label in tried]
-    for technique in tools.techniques:
-        if reason := technique.refuses(original, task):
-            lines.append(f"not tried on the model as given: {technique.name}: {reason}")
-            continue
-        varies = plugins.choices("techniques", technique.name)
-        words = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in varies.items())
-        lines.append(f"technique: {technique.name}" + (f" ({words}, where its default is promising)" if words else ""))
-    return lines
+        lines += _previewed_on(runtime, known, machine, goal)
+    return lines + [_previewed(technique, known, task, goal) for technique in tools.techniques]
+
+
+def _previewed_on(runtime: Runtime, known: Sequence[Variant], machine: Machine, goal: Goal) -> Iterator[str]:
+    """Yield what of the same weights a search would try on a runtime, in words."""
+    if all(runtime.refuses(variant.on(Settings(runtime=runtime.name))) for variant in known):
+        reason = runtime.refuses(known[0].on(Settings(runtime=runtime.name)))
+        yield f"not tried: {runtime.name} on the model as given: {reason}"
+    for variant in known:
+        fused = list(_settings(runtime, variant, machine, goal))
+        always = [*_one_each(fused), *_settings(runtime, variant, machine, goal, fusion=False)]
+        yield from (f"best untouched: {each.label()}" for each in always if each != known[0])
+        yield from (f"if among the best two untouched: {each.label()}" for each in fused if each not in always)
+
+
+def _previewed(technique: Technique, known: Sequence[Variant], task: Task, goal: Goal) -> str:
+    """Return in words whether a search would try a technique."""
+    name, reason = technique.name, technique.refuses(known[0], task)
+    exports = [variant.steps[-1].technique for variant in known[1:]]
+    if name in exports:
+        return f"export: {name}"
+    if lossless(technique):
+        return f"not tried: {name}: {reason or 'the engines that it is for run the model without it'}"
+    if not _useful(technique, goal):
+        return f"not tried: {name}: it helps only goals and limits on {getattr(technique, 'saves', None)}"
+    if hasattr(technique, "rescue"):
+        able = goal.max_drop is not None
+        return (
+            f"repair: {name}, of what is fast and loses too much"
+            if able
+            else f"not tried: {name}: nothing is protected"
+        )
+    if reason and not exports:
+        return f"not tried: {name}: {reason}"
+    varies = plugins.choices("techniques", name)
+    words = "; ".join(f"{option}: {', '.join(map(str, values))}" for option, values in varies.items())
+    made = f", on what {' or '.join(exports)} makes, if it takes that" if reason else ""
+    return f"technique: {name}" + (f" ({words}, where its default is promising)" if words else "") + made
 
 
 def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step, share: float = 1.0) -> Iterator[Variant]:
@@ -206,13 +247,25 @@ def _on_its_settings(race: Race, tools: Toolbox, trial: Trial) -> Iterator[Varia
     """Yield the variant of a trial on all the settings of its runtime."""
     runtime = next((r for r in tools.runtimes if r.name == trial.settings.runtime), None)
     if runtime is not None and trial.variant is not None:
-        yield from _settings(race, runtime, trial.variant)
+        yield from _settings(runtime, trial.variant, race.machine, race.goal)
 
 
-def _settings(race: Race, runtime: Runtime, variant: Variant) -> Iterator[Variant]:
-    for settings in runtime.settings(race.machine, race.goal.workload):
+def _settings(
+    runtime: Runtime, variant: Variant, machine: Machine, goal: Goal, *, fusion: bool = True
+) -> Iterator[Variant]:
+    """Yield a variant on the settings of a runtime that it can run on, those with the engine's fusion on or off."""
+    for settings in runtime.settings(machine, goal.workload):
         candidate = variant.on(settings)
-        if runtime.refuses(candidate) is None:
+        if settings.fusion == fusion and runtime.refuses(candidate) is None:
+            yield candidate
+
+
+def _one_each(candidates: Iterable[Variant]) -> Iterator[Variant]:
+    """Yield the first candidate of each precision."""
+    seen: set[str | None] = set()
+    for candidate in candidates:
+        if candidate.settings.precision not in seen:
+            seen.add(candidate.settings.precision)
             yield candidate
 
 
@@ -250,10 +303,16 @@ def untouched_trials(race: Race) -> list[Trial]:
 
 
 def settings_of(trials: Sequence[Trial], runtime: str) -> list[Settings]:
-    """Return the settings of a runtime that these trials kept, the fastest first, one per precision."""
-    timed = [(t.screening.value, t.settings) for t in trials if t.state == "kept" and t.screening is not None]
-    found: dict[str | None, Settings] = {}
-    for _, settings in sorted(timed, key=lambda pair: pair[0]):
-        if settings.runtime == runtime:
-            found.setdefault(settings.precision, settings)
-    return list(found.values())
+    """Return the settings of a runtime that these trials kept, the fastest first, one per precision.
+
+    Those that were tried first, the runtime's defaults, give way only to what is faster beyond doubt: whatever is
+    made later would otherwise run on the luckiest of them.
+    """
+    found: dict[str | None, tuple[Ratio, Settings]] = {}
+    for trial in trials:
+        if trial.state != "kept" or trial.screening is None or trial.settings.runtime != runtime:
+            continue
+        before = found.get(trial.settings.precision)
+        if before is None or trial.screening.high < before[0].low:
+            found[trial.settings.precision] = trial.screening, trial.settings
+    return [settings for _, settings in sorted(found.values(), key=lambda pair: pair[0].value)]

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from trimtab.core import plugins
+from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import BadInput, MissingExtra, NothingToGain, Refused, WorkerError
+from trimtab.core.files import write_text
 from trimtab.core.process import Limits
 from trimtab.core.protocols import Array, Arrays, Meter
 from trimtab.core.values import (
@@ -23,18 +25,27 @@ from trimtab.core.values import (
     Reading,
     Settings,
     Step,
+    Trace,
     Trial,
     TrialState,
     Variant,
 )
+from trimtab.data.batches import groups as groups_of
+from trimtab.data.batches import labels as labels_of
 from trimtab.meters.feed import timing_inputs
+from trimtab.meters.foreign import read_foreign
 from trimtab.meters.interleave import interleave
+from trimtab.meters.judge import unlike
+from trimtab.meters.quality import quality_readings
+from trimtab.meters.size import compression
 from trimtab.meters.warm import warm_up
 from trimtab.runtimes.session import ProcessSession, open_session
 from trimtab.search.budget import Budget
 from trimtab.search.journal import Journal
+from trimtab.search.limits import broken_limit, hopeless_limit, quality_limits
 from trimtab.search.making import Judged, Shop, is_made, judged, make
 from trimtab.search.progress import Progress
+from trimtab.stats.percentiles import median
 from trimtab.stats.ratios import Estimate, ratio
 
 STATIC_METERS = ("size", "compute")
@@ -42,6 +53,8 @@ METERS = (*STATIC_METERS, "memory", "latency", "throughput", "end-to-end", "qual
 """Our own meters, in the order in which they are read."""
 
 TIMED = ("latency_p50", "latency", "throughput")
+UNSETTLED = "blocks of several calls, no steady state before them"
+"""What a ratio says of the caches where 300 warm-up calls were not enough."""
 _SCREEN_S = 2.5
 _PRECISION = 0.01
 _WARM_S = 3.0
@@ -52,8 +65,9 @@ class Race:
     """One search: what all its trials share, and what they have found so far.
 
     The reference is the model as given; its worker stays open, so that every candidate is timed in turn with it.
-    `outputs` are its answers on the select split, None without data. `names` are the trials of the plan so far: a
-    run that continues another one meets those in the journal again, in their order.
+    `latency_s` is what a call of it takes, kept for a run that goes on; `outputs` are its answers on the select split,
+    None without data. `names` are the trials of the plan so far: a run that continues another one meets those in the
+    journal again, in their order.
     """
 
     shop: Shop
@@ -69,6 +83,10 @@ class Race:
     _reference: tuple[ProcessSession, Arrays] | None = None
     _making_s: dict[tuple[Step, ...], float] = field(default_factory=dict)
     _twins: dict[tuple[tuple[Step, ...], str, str | None], Judged] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.latency_s and self._latency_file.is_file():
+            self.latency_s = loads(float, self._latency_file.read_text("utf-8"))
 
     @property
     def goal(self) -> Goal:
@@ -99,7 +117,7 @@ class Race:
         is spent, only what was made before is returned.
         """
         steps = (*parent.steps, step)
-        name = " → ".join(each.label() for each in steps)
+        name = _made_name(steps)
         spent = self.budget.over(len(self.trials)) and not is_made(self.shop, parent, step)
         if self._known(name) is not None or spent:
             return None
@@ -122,6 +140,7 @@ class Race:
         self.progress.begin(name, self.budget.elapsed(), self.budget.seconds)
         blank, start = self._blank(name, variant.steps, variant.settings, variant), time.monotonic()
         self._open_reference()
+        self._begin_log(blank)
         try:
             with open_session(variant, blank.log, self._limits()) as session:
                 trial = self._stages(blank, session)
@@ -140,9 +159,13 @@ class Race:
             try:
                 with open_session(variant, self._log(trial.name), self._limits()) as session:
                     trial = self._judged(trial, session)
-            except WorkerError as error:
+            except (WorkerError, BadInput, MissingExtra) as error:
                 trial = replace(trial, state="failed", reason=str(error))
         return replace(trial, seconds=trial.seconds + time.monotonic() - start)
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """Note that a trial that was kept failed after the search: it goes on without it."""
+        self.corrected[trial.name] = replace(trial, state="failed", reason=reason)
 
     def best(self) -> Trial | None:
         """Return the best trial that keeps the goal so far."""
@@ -170,23 +193,40 @@ class Race:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         trial = replace(blank, measurement=measured)
-        if broken := broken_limit(readings, self.goal.limits):
+        first = self.trials[0].measurement if self.trials else measured
+        rates = compression(first.readings if first else (), readings)
+        if broken := broken_limit([*readings, *rates], self.goal.limits):
             return replace(trial, state="dropped", reason=broken)
         inputs = timing_inputs(variant, self.shop.task, self.goal.workload)
-        session.run(inputs, timeout_s=self._patience() + 3 * _startup_s(variant))
-        latency, _ = warm_up(session, inputs, timeout_s=10 * self._patience(), most_s=_WARM_S)
-        screening = self._screen(session, inputs, latency)
-        trial = replace(trial, screening=screening)
+        outputs = session.run(inputs, timeout_s=self._patience() + 3 * _startup_s(variant))
+        if self._blind and (doubt := self._doubt(outputs)):
+            return replace(trial, state="dropped", reason=doubt)
+        latency, state = warm_up(session, inputs, timeout_s=10 * self._patience(), most_s=_WARM_S)
+        screening, median_s = self._screen(session, inputs, latency)
+        trial = replace(trial, screening=replace(screening, cache=UNSETTLED) if state == "unsteady" else screening)
         if reason := self._too_slow(variant, screening):
             return replace(trial, state="dropped", reason=reason)
-        return self._judged(trial, session)
+        trial = self._judged(trial, session)
+        hopeless = hopeless_limit(median_s, self.goal.workload.batch, self.goal.limits)
+        return replace(trial, state="dropped", reason=hopeless) if hopeless and trial.state == "kept" else trial
+
+    @property
+    def _blind(self) -> bool:
+        """Whether there are no items to judge answers by."""
+        return self.outputs is None or self.shop.task.split("select") is None
+
+    def _doubt(self, outputs: Arrays) -> str | None:
+        """Say why the outputs of the first call can't be right, given those of the model as given."""
+        reference, given = self._open_reference()
+        return unlike(outputs, reference.run(given))
 
     def _judged(self, trial: Trial, session: ProcessSession) -> Trial:
         """Keep a trial, or drop it for its answers."""
-        if self.shop.task.split("select") is None or self.outputs is None:
+        if self.outputs is None or self._blind:
             return replace(trial, state="kept", reason="")
         settings, alike = trial.settings, same_weights(trial.steps)
         kin = (trial.steps, settings.runtime, settings.precision)
+        limits = quality_limits(self.goal.limits)
         found = judged(
             session,
             self.shop,
@@ -194,6 +234,7 @@ class Race:
             self.goal.max_drop,
             alike=alike,
             twin=self._twins.get(kin),
+            whole=bool(limits),
             timeout_s=self._patience(),
         )
         self._twins.setdefault(kin, found)
@@ -203,19 +244,37 @@ class Race:
             return replace(trial, state="dropped", reason=found.doubt)
         if self.goal.max_drop is not None and -quality.difference > self.goal.max_drop:
             return replace(trial, state="dropped", reason=quality.reason)
+        readings = self._quality(found.outputs, limits)
+        if trial.measurement is not None:
+            known = trial.measurement
+            trial = replace(trial, measurement=replace(known, readings=(*known.readings, *readings)))
+        if broken := broken_limit(readings, limits):
+            return replace(trial, state="dropped", reason=f"{broken} (select split)")
         return replace(trial, state="kept", reason="")
 
-    def _static(self, session: ProcessSession, variant: Variant) -> list[Reading]:
-        memory = ("memory",) if self.goal.objective == "peak_memory" else ()
-        found: list[Reading] = []
-        for name in (*STATIC_METERS, *foreign_meters(), *memory):
-            meter: Meter = plugins.make("meters", name)
-            read = meter.read(session, variant, self.shop.task, self.goal.workload)
-            found.extend(item for item in read if isinstance(item, Reading))
-        return found
+    def _quality(self, outputs: Array, limits: Sequence[Limit]) -> list[Reading]:
+        """Return the quality that limits are on, of answers to the whole select split."""
+        task, split = self.shop.task, self.shop.task.split("select")
+        wanted = {limit.reading for limit in limits}
+        if split is None or not wanted:
+            return []
+        read = quality_readings(task, labels_of(split), outputs, self.outputs, groups_of(split), "select split")
+        return [reading for reading in read if reading.name in wanted and reading.place is None]
 
-    def _screen(self, session: ProcessSession, inputs: Arrays, latency: float) -> Ratio:
-        """Time the candidate in turn with the reference, in one process each."""
+    def _static(self, session: ProcessSession, variant: Variant) -> list[Reading]:
+        wanted = (self.goal.objective, *(limit.reading for limit in self.goal.limits))
+        memory = ("memory",) if "peak_memory" in wanted else ()
+        task, workload = self.shop.task, self.goal.workload
+        found: list[Reading | Trace] = []
+        for name in (*STATIC_METERS, *memory):
+            meter: Meter = plugins.make("meters", name)
+            found.extend(meter.read(session, variant, task, workload))
+        for name in foreign_meters():
+            found.extend(read_foreign(name, session, variant, task, workload))
+        return [item for item in found if isinstance(item, Reading)]
+
+    def _screen(self, session: ProcessSession, inputs: Arrays, latency: float) -> tuple[Ratio, float]:
+        """Time the candidate in turn with the reference, in one process each; return also its least median seconds."""
         reference, given = self._open_reference()
         seconds = min(_SCREEN_S, max(0.5, 40 * (latency + self.latency_s)))
         rounds = interleave(
@@ -227,7 +286,8 @@ class Race:
             stop=lambda wall: _half_width(wall) <= _PRECISION,
         )
         found = ratio([rounds.wall_s[0]], [rounds.wall_s[1]], margin=self.goal.margin, seed=self.seed)
-        return as_ratio(found, session.variant, reference.variant, self.goal.margin)
+        screening = as_ratio(found, session.variant, reference.variant, self.goal.margin)
+        return screening, median(rounds.wall_s[0]).low
 
     def _open_reference(self) -> tuple[ProcessSession, Arrays]:
         if self._reference is None:
@@ -237,6 +297,7 @@ class Race:
             self._reference = session, inputs
             session.run(inputs)
             self.latency_s, _ = warm_up(session, inputs)
+            write_text(self._latency_file, dumps(self.latency_s))
         return self._reference
 
     def _too_slow(self, variant: Variant, screening: Ratio) -> str | None:
@@ -251,12 +312,16 @@ class Race:
             return None
         if screening.low > best.screening.high * (1 + self.goal.margin):
             times = screening.value / best.screening.value
-            return f"about {times:.2g}× the time of {best.name} (interval clear of it)"
+            return f"about {times:.3g}× the time of {best.name} (interval clear of it)"
         return None
 
     def _patience(self) -> float:
         """Return how long one call may take: a thousand times slower than the baseline is gone after one call."""
         return max(2.0, 50 * self.latency_s) if self.latency_s else 120.0
+
+    @property
+    def _latency_file(self) -> Path:
+        return self.shop.folder.parent / "reference-latency.json"
 
     def _limits(self) -> Limits:
         return Limits(start_s=max(30.0, min(180.0, self.budget.left())), memory_bytes=self.shop.memory_bytes)
@@ -287,26 +352,16 @@ class Race:
         self.progress.done(trial, self.best())
         return trial
 
+    def _begin_log(self, trial: Trial) -> None:
+        """Let the log of a trial begin with what was written while its variant was made."""
+        made = [self._log(_made_name(trial.steps[:end])) for end in range(1, len(trial.steps) + 1)]
+        told = "".join(path.read_text("utf-8", errors="replace") for path in made if path.is_file())
+        if told and trial.log is not None and not trial.log.exists():
+            write_text(trial.log, told)
+
     def _log(self, name: str) -> Path:
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "-=.") else "_" for c in name)[:120]
         return self.shop.folder.parent / "logs" / f"{safe}.log"
-
-
-def unread_limit(readings: Sequence[Reading], limits: Sequence[Limit]) -> str | None:
-    """Return which limit nothing was read for, in words, or None."""
-    known = {reading.name for reading in readings if reading.value is not None and reading.place is None}
-    missing = next((limit.reading for limit in limits if limit.reading not in known), None)
-    return None if missing is None else f"the limit on {missing} can't be checked: no meter could read it"
-
-
-def broken_limit(readings: Sequence[Reading], limits: Sequence[Limit]) -> str | None:
-    """Return which limit the readings break, in words, or None; readings that aren't there break nothing yet."""
-    known = {r.name: r.value for r in readings if r.value is not None and r.place is None}
-    for limit in limits:
-        value = known.get(limit.reading)
-        if value is not None and not limit.holds(value):
-            return f"{limit.reading} is {value:.6g}, the limit is {limit.relation} {limit.bound:.6g}"
-    return None
 
 
 def foreign_meters() -> tuple[str, ...]:
@@ -327,6 +382,11 @@ def as_ratio(found: Estimate, variant: Variant, baseline: Variant, margin: float
 def outpaced(trial: Trial) -> bool:
     """Say whether a trial was dropped for its time alone, so that its answers were never judged."""
     return trial.state == "dropped" and trial.screening is not None and trial.quality is None
+
+
+def _made_name(steps: Sequence[Step]) -> str:
+    """Return the name under which the last of some steps is made."""
+    return " → ".join(step.label() for step in steps)
 
 
 def _startup_s(variant: Variant) -> float:

@@ -13,20 +13,22 @@ from trimtab.core import plugins
 from trimtab.core.codec import dumps, loads
 from trimtab.core.engine import misfit, ready
 from trimtab.core.errors import BadInput, Unsafe
-from trimtab.core.files import digest_files, inside, make_folder, whole_folder, write_text
+from trimtab.core.files import digest_files, inside, make_folder, whole_folder, write_bytes, write_text
 from trimtab.core.protocols import Array, Arrays, Engine, Opening
-from trimtab.core.values import Certificate, Machine, Measurement, Options, Task, Variant
+from trimtab.core.values import Certificate, Machine, Measurement, Options, Step, Task, Variant, options
 from trimtab.data.batches import prepare_raw
+from trimtab.data.text import tokenizer_file
 from trimtab.serving.snippet import snippet
 
 MANIFEST = "manifest.json"
 MODEL = "model"
 SNIPPET = "run.py"
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What `manifest.json` holds. Paths are relative to the bundle; `checksums` are SHA-256 of the model's files.
+    """What `manifest.json` holds. Paths are relative to the bundle; `checksums` are SHA-256 of the files that it needs.
 
     `task` says what the answers mean (kind, classes, threshold …) and how items are prepared; it holds no items.
     """
@@ -46,7 +48,7 @@ def check_place(folder: Path, *others: str) -> None:
     manifest = folder / MANIFEST
     if manifest.is_file() and '"trimtab"' in manifest.read_text("utf-8", errors="replace"):
         return
-    taken = " and ".join(name for name in (MANIFEST, MODEL, SNIPPET, *others) if (folder / name).exists())
+    taken = " and ".join(name for name in (MANIFEST, MODEL, SNIPPET, TOKENIZER, *others) if (folder / name).exists())
     if taken:
         raise BadInput(f"{folder} holds {taken} already, which would be overwritten; choose another --output")
 
@@ -63,17 +65,23 @@ def write_bundle(
 ) -> Manifest:
     """Write model, manifest and the stand-alone snippet to the folder and return the manifest.
 
-    The model's files are copied under `model/`; what was there of an earlier bundle is replaced.
+    The model's files are copied under `model/`, and the tokenizer that texts are prepared with beside it; what was
+    there of an earlier bundle is replaced.
     """
     target = make_folder(folder) / MODEL
     with whole_folder(target) as place:
         relative = _copy(variant.model.path, place)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     placed = replace(variant, model=replace(variant.model, path=Path(MODEL) / relative))
+    steps = tuple(_carried(step, folder) for step in task.preprocessing)
+    if steps != task.preprocessing:
+        files.append(folder / TOKENIZER)
+    else:
+        (folder / TOKENIZER).unlink(missing_ok=True)
     manifest = Manifest(
         trimtab=version,
         variant=placed,
-        task=replace(task, splits=()),
+        task=replace(task, splits=(), preprocessing=steps),
         measurement=measurement,
         certificate=certificate,
         machine=machine,
@@ -86,7 +94,7 @@ def write_bundle(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a bundle; its files are checked against their checksums."""
+    """Return the manifest of a bundle, the path of its tokenizer made absolute; its files are checked by checksums."""
     path = folder / MANIFEST
     if not path.is_file():
         raise BadInput(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that trimtab optimize wrote")
@@ -100,7 +108,8 @@ def read_manifest(folder: Path) -> Manifest:
             raise BadInput(f"the bundle {folder} lacks its file {name}; copy the whole folder again")
         if digest_files([file]) != digest:
             raise BadInput(f"the file {name} of the bundle {folder} was changed; copy the whole folder again")
-    return manifest
+    steps = tuple(_found(step, folder) for step in manifest.task.preprocessing)
+    return replace(manifest, task=replace(manifest.task, preprocessing=steps))
 
 
 def bundled_variant(folder: Path, manifest: Manifest, trust_pickle: bool = False) -> Variant:
@@ -161,7 +170,10 @@ class Loaded:
             raise
 
     def prepare(self, items: Arrays | Array) -> dict[str, Array]:
-        """Return raw items (one row each) preprocessed as they were for every number in the manifest."""
+        """Return raw items (one row each) preprocessed as they were for every number in the manifest.
+
+        Texts are padded to the longest of these only.
+        """
         check_code(self.manifest, self._trusted)
         named = items if isinstance(items, Mapping) else {self._first: items}
         return prepare_raw(named, self.manifest.task.preprocessing, self.manifest.variant.model)
@@ -182,6 +194,26 @@ def load(folder: str | Path, trust_pickle: bool = False) -> Loaded:
     root = Path(folder)
     manifest = read_manifest(root)
     return Loaded(ready(bundled_variant(root, manifest, trust_pickle)), manifest, trust_pickle)
+
+
+def _carried(step: Step, folder: Path) -> Step:
+    """Copy the tokenizer that a step names into the bundle and return the step with its path in there."""
+    named = dict(step.options).get("tokenizer")
+    if named is None:
+        return step
+    source = tokenizer_file(Path(str(named)))
+    if source is None:
+        raise BadInput(f"there is no tokenizer.json at {named}, which the bundle needs; put it there and run again")
+    write_bytes(folder / TOKENIZER, source.read_bytes())
+    return replace(step, options=options(dict(step.options), tokenizer=TOKENIZER))
+
+
+def _found(step: Step, folder: Path) -> Step:
+    """Return the step with the path of its tokenizer, which must lie in the bundle, made absolute."""
+    named = dict(step.options).get("tokenizer")
+    if named is None:
+        return step
+    return replace(step, options=options(dict(step.options), tokenizer=str(inside(folder, str(named)))))
 
 
 def _copy(source: Path, target: Path) -> Path:

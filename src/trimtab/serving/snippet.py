@@ -1,11 +1,11 @@
-"""The stand-alone code that runs a bundle with only its engine installed."""
+"""The code that runs a bundle: alone on ONNX Runtime and OpenVINO, through trimtab on other engines."""
 
 from __future__ import annotations
 
 from trimtab.core.hints import STATIC_ENGINES, openvino_hints
 from trimtab.core.values import Settings, Signature, Variant
 
-_HEAD = '''"""Runs this model with only its engine ({runtime}) installed: {install}."""
+_HEAD = '''"""Runs this model with {needs} installed: {install}."""
 
 from pathlib import Path
 
@@ -87,7 +87,7 @@ if __name__ == "__main__":
 def snippet(variant: Variant) -> str:
     """Return the code of `run.py` for a variant whose model path is relative to the bundle."""
     settings, signature = variant.settings, variant.model.signature
-    path = variant.model.path.as_posix()
+    path, needs = variant.model.path.as_posix(), f"only its engine ({settings.runtime})"
     if settings.runtime == "onnxruntime":
         install = "pip install onnxruntime numpy"
         body = _ONNXRUNTIME.format(options=_session_options(settings), path=path)
@@ -97,8 +97,8 @@ def snippet(variant: Variant) -> str:
         body = form.format(hints=openvino_hints(settings), path=path, names=names, most=STATIC_ENGINES)
     else:
         install = "pip install 'trimtab[torch]'" if settings.runtime.startswith("torch") else "pip install trimtab"
-        body = _OTHER
-    return _HEAD.format(runtime=settings.runtime, install=install) + body + _TAIL.format(example=_example(signature))
+        body, needs = _OTHER, f"trimtab and its engine ({settings.runtime})"
+    return _HEAD.format(needs=needs, install=install) + body + _TAIL.format(example=_example(signature))
 
 
 def _session_options(settings: Settings) -> str:

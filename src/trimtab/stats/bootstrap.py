@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from trimtab.stats.noninferiority import effective_groups, fewest_items, in_groups
+
 Weights = NDArray[np.float64]
 """Replicates × items: how often each item was drawn."""
 
@@ -24,6 +26,7 @@ Statistic = Callable[[Weights], NDArray[np.float64]]
 
 _CHUNK_CELLS = 4_000_000
 _JACKKNIFE_BLOCKS = 1_000
+_UNSEEN_SHARE = 0.05  # of all inputs: what fails on more than these must have shown in the items of a proof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +41,11 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """The outcome of the test of "the metric falls by δ or more"; `proven` is the same as `low > -delta`.
+    """The outcome of the test of "the metric falls by δ or more"; `proven` is `low > -delta` on enough units.
 
     `difference` is new − old with its interval at confidence 1 − 2α; `units` the items or groups that were resampled;
-    `needed` about how many of them would decide with 80 % power, None when the difference is −δ or below.
+    `fewest` how many of them any proof takes (see `fewest_units`), `needed` about how many would decide with 80 %
+    power, None when the difference is −δ or below.
     """
 
     difference: float
@@ -50,7 +54,21 @@ class Shift:
     error: float
     units: int
     proven: bool
+    fewest: int
     needed: int | None
+
+
+def fewest_units(alpha: float = 0.05) -> int:
+    """Return on how many independent items, or groups, any proof by resampling takes: 59 at a risk of 5 %.
+
+    Nothing bounds what one item may lose of an error or a similarity, and resampling knows only the losses it was
+    shown: five items on which nothing changed would prove anything. Inputs on which the new model fails, a share p
+    of all, are missing from n items with probability (1 − p)ⁿ. With this many items a share of 5 % goes unseen with
+    probability α at most: the worst item seen bounds 95 % of all inputs at confidence 1 − α (S. S. Wilks,
+    "Determination of sample sizes for setting tolerance limits", Annals of Mathematical Statistics 12, 1941).
+    What fails more rarely may stay unseen, and a proof claims nothing about it.
+    """
+    return fewest_items(_UNSEEN_SHARE, alpha)
 
 
 def prove(
@@ -65,6 +83,9 @@ def prove(
     seed: int = 0,
 ) -> Shift:
     """Test one-sided, at risk α, whether a metric (larger is better) falls by less than δ.
+
+    Fewer units than `fewest_units` prove nothing, however alike their answers; groups of unequal size count less than
+    their number.
 
     Args:
         statistic: the difference new − old as a function of item weights.
@@ -83,23 +104,26 @@ def prove(
         raise ValueError("the harm of what was not seen can't be negative")
     number = np.asarray(counts, dtype=np.int64)
     layers = np.zeros(number.size, dtype=np.intp) if strata is None else _numbered(strata)
+    each = 1.0
     if groups is not None:
         statistic, number, layers = _by_group(statistic, number, layers, _numbered(groups))
+        each = effective_groups(groups)[1]
     found = bca(statistic, number, strata=layers, level=1 - 2 * alpha, seed=seed)
     # Two independent uncertainties, of what was seen and of what was not, add in quadrature.
     low = found.value - math.hypot(max(0.0, found.value - found.low), unseen)
-    units, needed = int(number.sum()), None
+    units, fewest, needed = int(number.sum()), in_groups(fewest_units(alpha), each), None
     room = delta + found.value
     if room > 0:
         z = float(norm.ppf(1 - alpha) + norm.ppf(0.8))
-        needed = math.ceil(units * max((z * found.error / room) ** 2, unseen / room))
+        needed = max(fewest, math.ceil(units * max((z * found.error / room) ** 2, unseen / room)))
     return Shift(
         difference=found.value,
         low=low,
         high=max(found.high, found.value),
         error=found.error,
         units=units,
-        proven=low > -delta,
+        proven=low > -delta and units >= fewest,
+        fewest=fewest,
         needed=needed,
     )
 

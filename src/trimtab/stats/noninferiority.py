@@ -22,12 +22,13 @@ from scipy.stats import norm
 class Pairs:
     """What two models got right of the same items: `better` only the new one, `worse` only the old one.
 
-    With groups the three numbers are effective ones (see `count`), so they need not be whole.
+    With groups the three numbers are effective ones (see `count`), `each` of which takes so many groups.
     """
 
     items: float
     better: float
     worse: float
+    each: float = 1.0
 
     @property
     def difference(self) -> float:
@@ -45,8 +46,10 @@ class Proof:
     """The outcome of the test of "worse by δ or more"; `proven` implies `low > -δ`.
 
     `low`, `high` bound the difference at confidence 1 − 2α; `exact_p` is the largest probability of evidence this
-    strong under any model that is worse by δ; `needed` about how many items would decide with 80 % power if the true
-    difference and discordance were the observed ones, None when none would.
+    strong under any model that is worse by δ; `fewest` how many items any proof takes, even when no answer differs;
+    `needed` about how many would decide with 80 % power if the true difference and discordance were the observed
+    ones, None when none would. With groups both are numbers of groups (of sizes like these), since more items of the
+    same groups tell little.
     """
 
     difference: float
@@ -54,6 +57,7 @@ class Proof:
     high: float
     exact_p: float
     proven: bool
+    fewest: int
     needed: int | None
 
 
@@ -71,11 +75,26 @@ def count(old_right: ArrayLike, new_right: ArrayLike, groups: ArrayLike | None =
     better, worse = int((new & ~old).sum()), int((old & ~new).sum())
     if groups is None:
         return Pairs(items=old.size, better=better, worse=worse)
-    _, sizes = np.unique(np.asarray(groups), return_counts=True)
-    if sizes.sum() != old.size:
+    if np.asarray(groups).shape != old.shape:
         raise ValueError("every item must have a group")
-    effect = float((sizes.astype(float) ** 2).sum()) / old.size
-    return Pairs(items=old.size / effect, better=better / effect, worse=worse / effect)
+    effective, each = effective_groups(groups)
+    effect = old.size / effective
+    return Pairs(items=effective, better=better / effect, worse=worse / effect, each=each)
+
+
+def effective_groups(groups: ArrayLike) -> tuple[float, float]:
+    """Return as how many equal groups these count, (Σm)² / Σm² of their sizes m, and how many groups each takes.
+
+    Groups of one size count in full; where one holds half of all items they are four at most, however many there are.
+    """
+    sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(float)
+    effective = float(sizes.sum() ** 2 / (sizes**2).sum())
+    return effective, sizes.size / effective
+
+
+def in_groups(units: float, each: float) -> int:
+    """Return how many groups stand for so many independent units, of which each takes so many groups."""
+    return math.ceil(units * each - 1e-9)
 
 
 def tango_z(n: ArrayLike, b: ArrayLike, c: ArrayLike, difference: float) -> NDArray[np.float64]:
@@ -115,16 +134,17 @@ def prove(pairs: Pairs, delta: float, alpha: float = 0.05) -> Proof:
     z = float(tango_z(pairs.items, pairs.better, pairs.worse, -delta))
     low, high = interval(pairs, 1 - 2 * alpha)
     exact = exact_p(pairs, delta)
-    needed = None
+    fewest, needed = in_groups(fewest_items(delta, alpha), pairs.each), None
     if pairs.difference > -delta:
         wanted = items_needed(max(pairs.discordant, delta), pairs.difference, delta, alpha)
-        needed = max(wanted, fewest_items(delta, alpha))
+        needed = max(in_groups(wanted, pairs.each), fewest)
     return Proof(
         difference=pairs.difference,
         low=low,
         high=high,
         exact_p=exact,
         proven=z > float(norm.ppf(1 - alpha)) and exact <= alpha,
+        fewest=fewest,
         needed=needed,
     )
 

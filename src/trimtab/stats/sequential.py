@@ -13,7 +13,10 @@ candidate of that suspicion: it is the same evidence about −D with the allowan
 growth-rate-adaptive rule of I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting",
 JRSS B 86, 2024.
 
-Items of one group are not independent: feed the mean D of each group as one value.
+Items of one group are not independent: a group is one value, s D̄ − (1 − s) δ, where D̄ is the mean of its items and
+s its size over that of the largest group. That is D̄ itself where groups are equally large; a smaller one counts as if
+it were filled up with items that lose just δ, which speak neither way, so that H₀ is still about items. Groups must
+come in an order that has nothing to do with their sizes or losses.
 """
 
 from __future__ import annotations

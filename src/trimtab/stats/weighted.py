@@ -42,20 +42,24 @@ def tally(truth: ArrayLike, answers: ArrayLike, classes: int) -> Callable[[Weigh
 
 
 def tally_metric(name: str, positive: int = 1) -> Callable[[Tally], Values]:
-    """Return accuracy, or precision, recall or f1, plain (of class `positive`) or _macro, _micro or _weighted."""
+    """Return accuracy, precision, recall or f1, plain (of class `positive`) or _macro, _micro or _weighted.
+
+    `accuracy_macro` is balanced accuracy: the mean recall of the classes that occur among the true ones.
+    """
     base, _, average = name.partition("_")
     if base not in ("accuracy", "precision", "recall", "f1") or average not in ("", "macro", "micro", "weighted"):
         raise ValueError(f"{name!r} is not computed from a tally of right, given and true answers")
-    if base == "accuracy" or average == "micro":
+    if average == "micro" or (base == "accuracy" and average != "macro"):
         return lambda t: _ratio(t.right.sum(axis=-1), t.true.sum(axis=-1))
 
     def value(t: Tally) -> Values:
-        below = {"precision": t.given, "recall": t.true, "f1": (t.given + t.true) / 2}[base]
+        below = {"accuracy": t.true, "precision": t.given, "recall": t.true, "f1": (t.given + t.true) / 2}[base]
         scores = _ratio(t.right, below)
         if average == "weighted":
             return _ratio((scores * t.true).sum(axis=-1), t.true.sum(axis=-1))
         if average == "macro":
-            return _ratio(scores.sum(axis=-1), ((t.given > 0) | (t.true > 0)).sum(axis=-1).astype(float))
+            present = t.true > 0 if base == "accuracy" else (t.given > 0) | (t.true > 0)
+            return _ratio(scores.sum(axis=-1), present.sum(axis=-1).astype(float))
         return scores[..., positive]
 
     return value

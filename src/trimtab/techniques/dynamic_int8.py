@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from trimtab.core.errors import NothingToGain
 from trimtab.core.protocols import Choices, Context
 from trimtab.core.values import Settings, Task, Variant
 from trimtab.formats.onnx import OnnxFormat
@@ -49,18 +50,24 @@ class DynamicInt8:
         return applied(self, variant, context, reduce_range=reduces(self.reduce_range))
 
     def prepare(self, variant: Variant, context: Context) -> Calibrated:
-        """Return the model ready to have any of its layers quantized."""
+        """Return the model ready to have any of its layers quantized; raise `NothingToGain` when none can be."""
         from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
         settings = variant.settings
         if settings.runtime != "onnxruntime":
             settings = Settings(runtime="onnxruntime", threads=settings.threads)
         proto = optimized(variant.model.path, "basic")
+        layers = _layers(proto)
+        if not layers:
+            raise NothingToGain(
+                "no layer can be quantized: the matrix products, LSTMs and embeddings have no constant weights, or lie "
+                "inside If, Loop or Scan, where dynamic-int8 doesn't reach"
+            )
         add_pre_process_metadata(proto)  # or it advises to do what has just been done
         del proto.graph.value_info[:]  # it transposes weights, after which their shapes noted here are wrong
         return Calibrated(
             original=proto,
-            layers=_layers(proto),
+            layers=layers,
             build=partial(self._build, proto),
             run=partial(run_onnx, threads=settings.threads),
             save=lambda made, folder: saved(made, variant, folder),

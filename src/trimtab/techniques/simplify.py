@@ -41,7 +41,7 @@ class Simplify:
         return None
 
     def apply(self, variant: Variant, context: Context) -> Variant:
-        """Return the variant with the simplified model; the log says what was fused.
+        """Return the variant with the simplified model.
 
         Raises:
             NothingToGain: Nothing could be simplified.
@@ -52,10 +52,15 @@ class Simplify:
         before = onnx.load(variant.model.path, load_external_data=False)
         if [node.op_type for node in before.graph.node] == [node.op_type for node in proto.graph.node]:
             raise NothingToGain("there is nothing to simplify: the graph has no operator to fold, fuse or remove")
-        print(*fused_groups(before, proto), sep="\n")  # into the log of the trial
         model = saved(proto, variant, context.folder)
         step = Step(technique=self.name, options=options(level=self.level), seed=context.seed)
         return variant.after(model, step)
+
+    def changes(self, before: Variant, after: Variant) -> tuple[str, ...]:
+        """Return what was fused, one group a line."""
+        import onnx
+
+        return fused_groups(*(onnx.load(each.model.path, load_external_data=False) for each in (before, after)))
 
 
 def saved(proto: onnx.ModelProto, variant: Variant, folder: Path) -> Model:

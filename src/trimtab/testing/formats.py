@@ -35,6 +35,10 @@ class FormatSuite:
     def test_has_a_name_and_no_option_without_a_default(self) -> None:
         laws.check_kind(self.plugin, Format)
 
+    def test_reads_nothing_that_an_opening_does_not_have(self) -> None:
+        strange = set(getattr(self.plugin, "reads", ())) - {"weights", "states", "example"}
+        assert not strange, f"it says that it reads {sorted(strange)} of an opening"
+
     def test_claims_its_own_and_nothing_else(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         (tmp_path / "notes.txt").write_text("no model")

@@ -47,6 +47,13 @@ class MeterSuite:
         check_readings(self._read(bare, sample, task(sample.network, tmp_path), Workload()))
         check_readings(self._read(_session(sample), sample, Task(), Workload()))
 
+    def test_reads_what_it_says_that_it_reads(self, tmp_path: Path) -> None:
+        told = getattr(self.plugin, "readings", None)
+        sample = self.samples()[0]
+        found = self._read(_session(sample), sample, task(sample.network, tmp_path), Workload())
+        read = {item.name: item.unit for item in found if isinstance(item, Reading)}
+        assert told is None or read == told, f"`readings` says {told}, and it read {read}"
+
     def test_counting_again_counts_the_same(self, tmp_path: Path) -> None:
         sample = self.samples()[0]
         given = task(sample.network, tmp_path)

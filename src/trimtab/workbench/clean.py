@@ -14,7 +14,7 @@ from trimtab.core.files import disk_errors, owned
 MARK = "run.txt"
 """The file in which a run keeps the digests of what it was asked; a folder without one is never touched."""
 
-_DIGESTS = re.compile(r"([a-z]+ [0-9a-f]{32}\n)+")
+_DIGESTS = re.compile(r"([a-z ]+ [0-9a-f]{32}\n)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,17 +12,20 @@ import numpy as np
 
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine as this_machine
-from trimtab.core.protocols import Array
+from trimtab.core.protocols import Array, Arrays
 from trimtab.core.values import ArrayFile, Comparison, Goal, NoWorse, Reading, Split, Task, Variant, Workload
 from trimtab.data.batches import groups as groups_of
+from trimtab.data.batches import labels as labels_of
 from trimtab.meters.feed import timing_inputs
-from trimtab.meters.judge import judge_items, reference_labels
+from trimtab.meters.judge import BLIND_CHECK, judge_items, reference_labels, unlike
 from trimtab.meters.predict import predict, settled
+from trimtab.meters.quality import chance_warnings, tuned
 from trimtab.meters.readings import timed
 from trimtab.meters.scores import check_metric
+from trimtab.reports.lineup import distinct_names
 from trimtab.runtimes.session import open_session
 from trimtab.stats.percentiles import median
-from trimtab.workbench.measure import measure
+from trimtab.workbench.measure import measure, with_compression
 from trimtab.workbench.task import check_goal
 from trimtab.workbench.timing import Timing, TimingPlan, time_finally
 
@@ -41,15 +44,17 @@ class Care:
 def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, care: Care | None = None) -> Comparison:
     """Compare variants with the first one, which is the baseline.
 
-    The quality of each is judged on all items of the task (calibration items left out), its time by paired blocks in
-    fresh processes; `self_test` is the baseline against itself.
+    The quality of each is judged on all items of the task (calibration items left out, and those of select where a
+    threshold is tuned on them), its time by paired blocks in fresh processes; `self_test` is the baseline against
+    itself.
     """
     if len(variants) < 2:
         raise BadInput("a comparison needs at least two models: trimtab compare A B")
     goal, care = goal or Goal(), care or Care()
     with TemporaryDirectory(prefix="trimtab-compare-") as temporary:
-        quality = judged(variants, task, goal)
+        found = judged(variants, task, goal)
         inputs = [timing_inputs(variant, task, goal.workload) for variant in variants]
+        blind = () if found.quality else unjudged(variants, inputs)
         plan = TimingPlan(
             folder=Path(temporary) / "timing",
             seconds=care.seconds,
@@ -60,12 +65,14 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
         timing = time_finally(variants, inputs, plan)
         machine = this_machine()
         static = [measure(v, task, goal.workload, meters=("size", "compute"), machine=machine) for v in variants]
-    measurements = [replace(m, readings=(*m.readings, latency(timing, place))) for place, m in enumerate(static)]
-    return Comparison(
+    read = [replace(m, readings=(*m.readings, latency(timing, place))) for place, m in enumerate(static)]
+    measurements = [read[0], *(with_compression(m, read[0]) for m in read[1:])]
+    return replace(
+        found,
         measurements=tuple(measurements),
         ratios=tuple(timing.ratio(i, 0) for i in range(1, len(variants))),
-        quality=quality,
         self_test=timing.self_test(),
+        warnings=(*blind, *found.warnings, *timing.warnings()),
     )
 
 
@@ -75,29 +82,64 @@ def latency(timing: Timing, place: int) -> Reading:
     return timed("latency_p50", median(medians), f"timed in turn, warm, {len(medians)} fresh processes")
 
 
-def judged(variants: Sequence[Variant], task: Task, goal: Goal) -> tuple[NoWorse, ...]:
-    """Return the verdict on the answers of every variant but the first; none without data."""
+def judged(variants: Sequence[Variant], task: Task, goal: Goal) -> Comparison:
+    """Compare the answers of every variant with those of the first one, without timing; there are none without data.
+
+    Where the threshold of a binary task is to be tuned, it is on what the first one answers to the select split; then
+    the certify items alone are judged.
+    """
     check_goal(goal, task)
     splits = [split for split in task.splits if split.name in _FRESH]
     if not splits or goal.max_drop is None:
-        return ()
-    outputs = [_answers(variant, task, splits, goal.workload) for variant in variants]
-    first = np.concatenate(outputs[0])
-    task = settled(task, first)
-    labels = np.concatenate([reference_labels(task, *part) for part in zip(splits, outputs[0], strict=True)])
+        return Comparison(measurements=(), warnings=task.notes)
+    answered = _answers(variants[0], task, splits, goal.workload)
+    given, task = task.threshold, settled(task, np.concatenate(answered))
+    if len(splits) == len(_FRESH):
+        task = tuned(task, labels_of(splits[0]), answered[0])
+    if task.threshold != given:
+        splits, answered = splits[1:], answered[1:]
+    first = np.concatenate(answered)
+    labels = np.concatenate([reference_labels(task, *part) for part in zip(splits, answered, strict=True)])
     groups = [found for split in splits if (found := groups_of(split)) is not None]
-    return tuple(
+    quality = (
         judge_items(
             task,
             np.concatenate(groups) if len(groups) == len(splits) else None,
             labels,
             first,
-            np.concatenate(other),
+            np.concatenate(_answers(variant, task, splits, goal.workload)),
             goal=goal,
             names=(variant.key, variants[0].key),
         )
-        for variant, other in zip(variants[1:], outputs[1:], strict=True)
+        for variant in variants[1:]
     )
+    doubts = chance_warnings(task, labels, first) if task.labelled else ()
+    return Comparison(
+        measurements=(),
+        quality=tuple(quality),
+        warnings=(*doubts, *task.notes),
+        notes=_threshold_note(task, given),
+    )
+
+
+def _threshold_note(task: Task, given: float | None) -> tuple[str, ...]:
+    """Say at which threshold binary answers are read, and whether it was given or tuned here."""
+    if task.kind != "binary" or task.threshold is None:
+        return ()
+    tuned_here = ", tuned with the first model on the select split; only certify items are judged"
+    return (f"answers are positive from a probability of {task.threshold:.3g}{tuned_here * (given is None)}",)
+
+
+def unjudged(variants: Sequence[Variant], inputs: Sequence[Arrays]) -> tuple[str, ...]:
+    """Return what must be said where answers are not judged, and whose outputs for one call can't be right."""
+    outputs = []
+    for variant, given in zip(variants, inputs, strict=True):
+        with open_session(variant) as session:
+            outputs.append(session.run(given))
+    names = distinct_names(variants)
+    doubts = [(name, unlike(other, outputs[0])) for name, other in zip(names[1:], outputs[1:], strict=True)]
+    said = f"speed only: there are no items to judge answers by, so no drop of quality is checked; {BLIND_CHECK}"
+    return (said, *(f"{name}: {doubt}" for name, doubt in doubts if doubt is not None))
 
 
 def compare_predictions(

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import trimtab
+from trimtab.core.errors import BadInput, MissingExtra, WorkerError
 from trimtab.core.machine import during
 from trimtab.core.machine import machine as this_machine
+from trimtab.core.protocols import Store
 from trimtab.core.values import (
     Certificate,
     Comparison,
@@ -30,19 +32,21 @@ from trimtab.core.values import (
 from trimtab.core.words import reading_name
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
-from trimtab.meters.feed import timing_inputs
+from trimtab.meters.latency import PERCENTILES
 from trimtab.meters.quality import quality_readings
 from trimtab.reports.verdict import verdict
 from trimtab.reports.words import amount
-from trimtab.search.race import TIMED, Race, broken_limit, foreign_meters, unread_limit
+from trimtab.search.limits import broken_limit, quality_limits, unread_limit
+from trimtab.search.race import TIMED, Race, foreign_meters
 from trimtab.serving.bundle import write_bundle
 from trimtab.serving.evidence import write_evidence
-from trimtab.stores.folder import FolderStore
+from trimtab.stats.percentiles import samples_needed
 from trimtab.workbench.instead import instead
-from trimtab.workbench.ledger import look
+from trimtab.workbench.ledger import looks
 from trimtab.workbench.measure import measure, with_compression
+from trimtab.workbench.playoff import memory_room
 from trimtab.workbench.proof import answers_on, finalists, prove, prove_all
-from trimtab.workbench.timing import Timing, TimingPlan, time_finally
+from trimtab.workbench.timing import Timing, TimingPlan, time_trials
 
 _LONGEST = {"latency": 5.0, "throughput": 10.0, "end-to-end": 2.0}
 
@@ -51,7 +55,8 @@ _LONGEST = {"latency": 5.0, "throughput": 10.0, "end-to-end": 2.0}
 class Ending:
     """What the search hands over: the race, the best untouched trial, and what must be told.
 
-    `verify` is the command line that runs the certificate again, `play_off_s` what timing the leaders again took.
+    `verify` is the command line that runs the certificate again, `play_off_s` what timing the leaders again took, and
+    `store` keeps the measurements of the finalists.
     """
 
     race: Race
@@ -61,6 +66,8 @@ class Ending:
     command: str
     verify: str
     play_off_s: float = 0.0
+    store: Store | None = None
+    notes: tuple[str, ...] = ()
 
 
 def conclude(ending: Ending, output: Path) -> Result:
@@ -75,9 +82,10 @@ def conclude(ending: Ending, output: Path) -> Result:
     proven = [t for t in chosen if not protected or (t.name in proofs and proofs[t.name].proven)]
     clock.lap("proving")
     race.progress.stage("final timing: fresh processes, in turn, against both baselines")
-    field = list({trial.name: trial for trial in (race.trials[0], ending.untouched, *proven)}.values())
-    timing = _timed(ending, field)
-    ending = replace(ending, untouched=_best_untouched(ending, field, timing))
+    field, left_out = _field(ending, proven)
+    field, timing = _timed(ending, field)
+    warnings = (*ending.warnings, *left_out, *timing.warnings())
+    ending = replace(ending, untouched=_best_untouched(ending, field, timing), warnings=warnings)
     clock.lap("final timing")
     race.progress.stage("measuring the finalists")
     final = Final(
@@ -134,33 +142,37 @@ def choose(final: Final) -> tuple[Trial | None, dict[str, Measurement], str]:
     """Return the winner, the measurements made, and why there is no winner.
 
     Contenders are measured in the order of the goal until one keeps all limits; both baselines are measured always.
+    One that can't be measured has failed, and the next one is asked.
     """
     measured: dict[str, Measurement] = {}
     for baseline in dict.fromkeys((0, final.untouched)):
-        measured[final.field[baseline].name] = _measure(final, final.field[baseline], measured)
+        _measure(final, final.field[baseline], measured)
     reasons: list[str] = []
     for index in _in_order(final):
         trial = final.field[index]
-        measured[trial.name] = _measure(final, trial, measured)
+        _measure(final, trial, measured)
+        if trial.name not in measured:
+            continue
         readings = measured[trial.name].readings
         broken = broken_limit(readings, final.race.goal.limits) or unread_limit(readings, final.race.goal.limits)
         if broken is None:
             return trial, measured, ""
         reasons.append(f"{trial.name}: {broken}")
-    failed = [f"{name}: {proof.reason}" for name, proof in final.proofs.items() if not proof.proven]
-    return None, measured, "; ".join(reasons or failed or ["nothing tried kept the goal"])
+    reasons += [f"{name}: {proof.reason}" for name, proof in final.proofs.items() if not proof.proven]
+    return None, measured, "; ".join(reasons or ["nothing tried kept the goal"])
 
 
 def _in_order(final: Final) -> list[int]:
     """Return the places of those that may win, the best first.
 
     A changed model must be faster beyond doubt than the best untouched one to go before it. The model as given may
-    win only when nothing that was better went unproven.
+    win only when nothing that was better went unproven: then nobody knows whether the goal could have been met.
     """
     race, timed = final.race, final.race.goal.objective in TIMED
-    places = [i for i, trial in enumerate(final.field) if trial.name in final.proven]
-    if not set(final.chosen) - set(final.proven) and 0 not in places:
-        places.append(0)
+    failed, given = {trial.name for trial in race.trials if trial.state == "failed"}, final.field[0].name
+    undecided = set(final.chosen) - set(final.proven) - failed
+    able = ({*final.proven} - {given} if undecided else {*final.proven, given}) - failed
+    places = [i for i, trial in enumerate(final.field) if trial.name in able]
     if not timed:
         return sorted(places, key=lambda i: race.score(final.field[i]))
     places.sort(key=lambda i: final.over_given(i).value)
@@ -174,16 +186,39 @@ def _in_order(final: Final) -> list[int]:
 
 def _best_untouched(ending: Ending, field: Sequence[Trial], timing: Timing) -> Trial:
     """Return the better of the two untouched ones as the final timing sees them: one slower than given is no best."""
+    names = [trial.name for trial in field]
+    if ending.untouched.name not in names:  # it failed
+        return field[0]
     if ending.race.goal.objective not in TIMED:
         return ending.untouched
-    place = [trial.name for trial in field].index(ending.untouched.name)
-    return field[0] if timing.ratio(place, 0).value > 1 else ending.untouched
+    return field[0] if timing.ratio(names.index(ending.untouched.name), 0).value > 1 else ending.untouched
 
 
-def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Measurement:
+def _field(ending: Ending, proven: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+    """Return who is timed at the end, and what must be told: both baselines, and as many as there is memory for."""
+    race = ending.race
+    failed = {trial.name for trial in race.trials if trial.state == "failed"}
+    plain = {t.name: t for t in (race.trials[0], ending.untouched) if t.name not in failed}
+    others = sorted((trial for trial in proven if trial.name not in plain), key=race.score)
+    most = max(1, int(min(memory_room(race) - len(plain) + 1, len(others))))
+    left_out = [f"{t.name} was proven but not timed at the end: there was no memory for it" for t in others[most:]]
+    return [*plain.values(), *others[:most]], left_out
+
+
+def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> None:
+    """Add every reading of a finalist; one that can't be measured has failed. The model as given, the first, must."""
+    if trial.name in measured or trial.name in {each.name for each in final.race.trials if each.state == "failed"}:
+        return
+    try:
+        measured[trial.name] = _read(final, trial, measured)
+    except (WorkerError, BadInput, MissingExtra) as error:
+        if trial.name == final.field[0].name:
+            raise
+        final.race.fail(trial, f"failed when it was measured: {error}")
+
+
+def _read(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Measurement:
     """Return every reading of a finalist, quality on the certify split included; kept in the run's folder."""
-    if trial.name in measured:
-        return measured[trial.name]
     race, folder = final.race, final.ending.folder
     assert trial.variant is not None
     race.progress.begin(f"measuring {trial.name}", race.budget.elapsed(), race.budget.seconds)
@@ -192,31 +227,51 @@ def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Me
         race.shop.task,
         race.goal.workload,
         meters=_meters(race),
-        store=FolderStore(str(folder / "measurements")),
+        store=final.ending.store,
         machine=race.machine,
         log=folder / "logs" / "measuring.log",
     )
-    if trial.name != final.field[0].name:
-        found = with_compression(found, measured[final.field[0].name])
+    found = with_compression(found, measured.get(final.field[0].name, found))
     return replace(found, readings=(*found.readings, *_quality(final, trial)))
 
 
 def _meters(race: Race) -> dict[str, Options]:
-    """Return what a finalist is read with; the longer meters take a share of the budget, up to their usual time."""
+    """Return what a finalist is read with; the longer meters take a share of the budget, up to their usual time.
+
+    Where a limit is on a percentile of latency, as many calls are made as that takes.
+    """
     share = race.budget.seconds / 600
     found: dict[str, Options] = {"size": (), "compute": (), "memory": (), **dict.fromkeys(foreign_meters(), ())}
     for name, longest in _LONGEST.items():
         if name != "end-to-end" or race.shop.task.splits:
             found[name] = options(seconds=round(max(0.25 * longest, min(longest, longest * share)), 2))
+    if (told := _percentile(race)) is not None:
+        found["latency"] = options(dict(found["latency"]), percentile=told)
     return found
 
 
+def tail_s(race: Race) -> float:
+    """Return about how long the calls take that a limit on a percentile needs, of both baselines and a winner."""
+    told = _percentile(race)
+    return 0.0 if told is None else 3 * samples_needed(told) * race.latency_s
+
+
+def _percentile(race: Race) -> float | None:
+    """Return the highest percentile of latency that a limit is on, None where none is."""
+    limits = race.goal.limits
+    return max((PERCENTILES[limit.reading] for limit in limits if limit.reading in PERCENTILES), default=None)
+
+
 def _quality(final: Final, trial: Trial) -> Sequence[Reading]:
-    """Return the quality of a proven finalist on the certify split, which it has answered already."""
+    """Return the quality of a proven finalist on the certify split, which it has answered already.
+
+    Where nothing is to be proven it answers for the limits that are on quality.
+    """
     race, folder = final.race, final.ending.folder
     split = race.shop.task.split("certify")
     baselines = (final.field[0].name, final.ending.untouched.name)
-    if split is None or trial.variant is None or (trial.name not in final.proofs and trial.name not in baselines):
+    judged = trial.name in final.proofs or trial.name in baselines or quality_limits(race.goal.limits)
+    if split is None or trial.variant is None or not judged:
         return ()
     task, goal = race.shop.task, race.goal
     original = answers_on(task, split, race.shop.original, goal, folder)
@@ -224,19 +279,12 @@ def _quality(final: Final, trial: Trial) -> Sequence[Reading]:
     return quality_readings(task, labels_of(split), outputs, original, groups_of(split), "certify split")
 
 
-def _timed(ending: Ending, field: Sequence[Trial]) -> Timing:
+def _timed(ending: Ending, field: Sequence[Trial]) -> tuple[list[Trial], Timing]:
     race = ending.race
-    variants = [trial.variant for trial in field if trial.variant is not None]
     left = race.budget.seconds - race.budget.elapsed()
-    plan = TimingPlan(
-        folder=ending.folder / "timing" / "-".join(variant.key[:8] for variant in variants),
-        seconds=float(np.clip(0.5 * left, 8.0, 90.0)),
-        margin=race.goal.margin,
-        control=next(i for i, trial in enumerate(field) if trial.name == ending.untouched.name),
-        seed=race.seed,
-    )
-    feeds = [timing_inputs(variant, race.shop.task, race.goal.workload) for variant in variants]
-    return time_finally(variants, feeds, plan)
+    seconds = float(np.clip(0.5 * left, 8.0, 90.0))
+    plan = TimingPlan(folder=ending.folder / "timing", seconds=seconds, margin=race.goal.margin, seed=race.seed)
+    return time_trials(race, field, plan, ending.untouched)
 
 
 def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement], reason: str, clock: _Clock) -> Result:
@@ -264,6 +312,7 @@ def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement]
     making = 0.0 if winner is None else race.journal.cost(winner)
     spent = {"searching": race.journal.seconds, "of it for the winner": making, "play-off": ending.play_off_s}
     trials = _with_proofs(final)
+    split = None if race.goal.max_drop is None else race.shop.task.split("certify")
     named = {trial.name: trial for trial in trials}
     return Result(
         goal=race.goal,
@@ -278,17 +327,19 @@ def _result(final: Final, winner: Trial | None, measured: dict[str, Measurement]
         machine=during(race.machine, this_machine()),
         spent=(*spent.items(), *clock.laps.items()),
         warnings=ending.warnings,
-        notes=() if winner is None else instead(race, winner, ending.folder),
+        notes=(*ending.notes, *(() if winner is None else instead(race, winner, ending.folder))),
+        looks=0 if split is None else looks(split),
         command=ending.command,
         version=trimtab.__version__,
     )
 
 
 def _improved(goal: Goal, measured: dict[str, Measurement], trial: Trial | None) -> Reading | None:
-    """Return what the goal improves as read of a trial, None where it is a time: ratios tell that better."""
-    if trial is None or trial.name not in measured or goal.objective in TIMED:
+    """Return what the goal improves as read of a trial, None where it is a latency: ratios tell that better."""
+    name = reading_name(goal.objective)
+    if trial is None or trial.name not in measured or name.startswith("latency"):
         return None
-    return measured[trial.name].reading(reading_name(goal.objective))
+    return measured[trial.name].reading(name)
 
 
 def certify(final: Final, winner: Trial) -> Certificate | None:
@@ -302,6 +353,7 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
     if proof is None:
         return None
     place = final.place(winner)
+    baselines = dict.fromkeys((0, final.untouched))
     claim = (
         f"with {100 * (1 - proof.error):g} % confidence {proof.metric} is at most "
         f"{amount(proof.max_drop, proof.metric)} worse than the original's, on items like the {proof.items} of the "
@@ -310,10 +362,10 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
     return Certificate(
         claim=claim,
         no_worse=proof,
-        ratios=(final.over_given(place), final.over_untouched(place)),
+        ratios=tuple(final.timing.ratio(place, baseline) for baseline in baselines if baseline != place),
         data=split.digest,
         original=race.shop.original.key,
-        looks=look(split.digest, winner.variant.key, final.ending.folder.parent),
+        looks=looks(split),
         seed=race.seed,
         machine=race.machine,
         command=final.ending.verify,
@@ -326,7 +378,9 @@ def _with_proofs(final: Final) -> tuple[Trial, ...]:
     found = []
     for trial in final.race.trials:
         proof = final.proofs.get(trial.name)
-        if proof is not None:
+        if trial.state == "failed":
+            trial = replace(trial, quality=proof or trial.quality)
+        elif proof is not None:
             state: TrialState = "proven" if proof.proven else "unproven"
             trial = replace(trial, state=state, reason=proof.reason or trial.reason, quality=proof)
         elif trial.name in final.chosen and final.race.goal.max_drop is not None:

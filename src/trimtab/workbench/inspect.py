@@ -1,4 +1,4 @@
-"""Says what a model is and what can be done with it, in a second or two, without running it."""
+"""Says what a model is and what can be done with it: files are read, PyTorch modules are traced on shapes alone."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def inspect(model: Model) -> Inspection:
     readings. Techniques that need data say so.
     """
     workload = bound(model.signature, Workload(), shapes(model.signature, Workload()))
-    described = plugins.make("formats", model.format)
-    contents = described.contents(model) if isinstance(described, Described) else None
+    contents = contents_of(model)
     found = work(model, workload)
     computed = (unavailable("macs", found),) if isinstance(found, str) else readings(found, workload)
 
@@ -42,6 +41,12 @@ def inspect(model: Model) -> Inspection:
         runtimes=runtimes,
         techniques=_abilities("techniques", lambda technique: technique.refuses(able, Task())),
     )
+
+
+def contents_of(model: Model) -> Contents | None:
+    """Return what the files of a model hold, None where its format doesn't tell."""
+    described = plugins.make("formats", model.format)
+    return described.contents(model) if isinstance(described, Described) else None
 
 
 def precision(contents: Contents | None) -> tuple[tuple[str, float], ...]:

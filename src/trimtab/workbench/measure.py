@@ -11,8 +11,12 @@ from trimtab.core import plugins
 from trimtab.core.errors import BadInput, WorkerError
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Meter, Store
-from trimtab.core.values import Machine, Measurement, Options, Reading, Task, Trace, Variant, Workload, options
-from trimtab.meters.readings import unavailable
+from trimtab.core.values import Machine, Measurement, Options, Reading, Scalar, Task, Trace, Variant, Workload, options
+from trimtab.data.batches import labels as labels_of
+from trimtab.meters.foreign import read_foreign
+from trimtab.meters.predict import predict, settled
+from trimtab.meters.quality import tuned, wants_tuning
+from trimtab.meters.readings import failed
 from trimtab.meters.size import compression
 from trimtab.runtimes.session import ProcessSession, open_session
 from trimtab.search.race import METERS, foreign_meters
@@ -46,7 +50,9 @@ def measure(
     key = measurement_key(variant, task, workload, said, machine)
     if store is not None and (kept := store.get(key)) is not None:
         return kept
-    found = _read(variant, task, workload, chosen, split, log)
+    if "quality" in chosen:
+        task = tuned_to(variant, task, workload)
+    found, warnings = _read(variant, task, workload, chosen, split, log)
     measurement = Measurement(
         variant=variant,
         task=task.digest,
@@ -56,10 +62,39 @@ def measure(
         options=said,
         machine=machine,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
+        warnings=(*warnings, *task.notes) if "quality" in chosen else warnings,
     )
     if store is not None:
         store.put(key, measurement)
     return measurement
+
+
+def tuned_to(variant: Variant, task: Task, workload: Workload) -> Task:
+    """Return the task with its threshold tuned on the answers of a variant to the select split, where it is to be."""
+    split = task.split("select")
+    labels = None if split is None else labels_of(split)
+    if split is None or labels is None or not wants_tuning(task):
+        return task
+    with open_session(variant) as session:
+        outputs = predict(session, task, split, workload)
+    return tuned(settled(task, outputs), labels, outputs)
+
+
+def with_options(
+    meters: Sequence[str] | None, given: Mapping[str, Mapping[str, Scalar]], task: Task
+) -> Sequence[str] | Mapping[str, Options] | None:
+    """Return the meters named (all that are installed, for None) with their options, for `measure`."""
+    if not given:
+        return meters
+    every = [name for name in (*METERS, *foreign_meters()) if name != "quality" or task.splits]
+    names = every if meters is None else meters
+    for name in given:
+        plugins.plugin_class("meters", name)
+        if name not in names:
+            raise BadInput(f"{name} has options but isn't read: add it to the meters, or leave its options out")
+    if "split" in given.get("quality", {}):
+        raise BadInput("which items are answered is no option of a meter: say it with --split (in Python: split)")
+    return {name: options(given.get(name, {})) for name in names}
 
 
 def _check_split(task: Task, split: str, asked: bool) -> None:
@@ -76,10 +111,18 @@ def with_compression(measurement: Measurement, original: Measurement) -> Measure
 
 def _read(
     variant: Variant, task: Task, workload: Workload, chosen: Mapping[str, Options], split: str, log: Path | None
-) -> list[Reading | Trace]:
-    """Ask every meter; one whose worker fails is unavailable with the reason, the others go on."""
+) -> tuple[list[Reading | Trace], tuple[str, ...]]:
+    """Return what every meter reads and what they warn of.
+
+    The readings of one whose worker fails are unavailable with the reason, the others go on.
+    """
     found: list[Reading | Trace] = []
+    warnings: list[str] = []
     for name, given in chosen.items():
+        if name in foreign_meters():
+            with open_session(variant, log) as session:
+                found.extend(read_foreign(name, session, variant, task, workload, given))
+            continue
         meter: Meter = plugins.make("meters", name, options(dict(given), split=split) if name == "quality" else given)
         if name == "quality" and task.split(split) is None:
             continue
@@ -88,11 +131,12 @@ def _read(
                 found.extend(meter.read(session, variant, task, workload))
                 if name == "latency":
                     found.extend(arithmetic(session))
+                warnings.extend(getattr(meter, "warnings", ()))
             except (WorkerError, BadInput) as error:
                 if name in ("latency", "quality"):
                     raise
-                found.append(unavailable(name.replace("-", "_"), str(error)))
-    return found
+                found.extend(failed(meter, name, str(error)))
+    return found, tuple(warnings)
 
 
 def arithmetic(session: ProcessSession) -> tuple[Reading, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,19 @@ import numpy as np
 
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
-from trimtab.core.protocols import Format, Opening
-from trimtab.core.values import Model, Settings, Variant
+from trimtab.core.protocols import Array, Format, Opening
+from trimtab.core.values import Model, Settings, Task, Variant
 
 _EXAMPLE = re.compile(r"\s*([^:\[\]]*[^:\[\]\s])\s*:\s*(\w+)\s*\[\s*((?:[1-9]\d*(?:\s*,\s*[1-9]\d*)*)?)\s*\]\s*")
 _DTYPES = (
     "bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "float32", "float64",
 )  # fmt: skip
+_OPTIONS = {
+    "weights": ("--weights", "gives the weights of a PyTorch factory"),
+    "states": ("--state", "names an input and the output that feeds it at the next call"),
+    "example": ("--input", "says what a PyTorch factory takes"),
+}
+"""The fields of a `ModelRequest` that some formats read, as they are typed and what they mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,13 @@ class ModelRequest:
 def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -> Variant:
     """Open a path, a `module:function`, a bundle, a `Model` or a live `torch.nn.Module` as the variant "as given"."""
     request = request or ModelRequest()
+    if left := unread(source, request):
+        option, meaning = _OPTIONS[left[0]]
+        formats = ", ".join(each.name for each in plugins.every("formats") if left[0] in getattr(each, "reads", ()))
+        shown = source if isinstance(source, str | Path) else f"this {type(source).__name__}"
+        raise BadInput(
+            f"{option} {meaning}, for models of the format {formats}; {shown} is opened without it: leave it out"
+        )
     if isinstance(source, Variant):
         return source
     if isinstance(source, Model):
@@ -45,18 +58,44 @@ def open_model(source: Any, folder: Path, request: ModelRequest | None = None) -
     if not isinstance(source, str | Path):
         return as_given(_open_live(source, request.opening(folder)))
     text = str(source)
-    if (Path(text) / "manifest.json").is_file():
+    if _is_bundle(text):
         from trimtab.serving.bundle import bundled_variant, read_manifest
 
         return bundled_variant(Path(text), read_manifest(Path(text)), request.trust_pickle)
+    return as_given(_format_of(text).open(text, request.opening(folder)))
+
+
+def unread(source: Any, request: ModelRequest) -> tuple[str, ...]:
+    """Return the fields of the request, `trust_pickle` aside, that say nothing about how this source is opened."""
+    asked = tuple(name for name in _OPTIONS if getattr(request, name))
+    if not asked or isinstance(source, Variant | Model) or (isinstance(source, str | Path) and _is_bundle(str(source))):
+        return asked
+    live = not isinstance(source, str | Path)
+    reads = ("states", "example") if live else getattr(_format_of(str(source)), "reads", ())
+    return tuple(name for name in asked if name not in reads)
+
+
+def shared(sources: Sequence[Any], request: ModelRequest) -> list[ModelRequest]:
+    """Return how each of several sources is opened: with what it reads, and with what none of them reads, to refuse."""
+    left = [set(unread(source, request)) for source in sources]
+    lost = set.intersection(*left) if left else set()
+    none = ModelRequest()
+    return [replace(request, **{name: getattr(none, name) for name in names - lost}) for names in left]
+
+
+def _is_bundle(text: str) -> bool:
+    return (Path(text) / "manifest.json").is_file()
+
+
+def _format_of(text: str) -> Format:
     formats: list[Format] = plugins.every("formats")
     found = next((each for each in formats if each.claims(text)), None)
-    if found is None:
-        known = "ONNX (.onnx), OpenVINO (.xml), PyTorch (package.module:factory, .pt2) and Hugging Face folders"
-        if not Path(text).exists() and ":" not in text:
-            raise BadInput(f"there is no model file {text}; check the path (trimtab reads {known})")
-        raise BadInput(f"{text} is no model that trimtab reads: it reads {known}")
-    return as_given(found.open(text, request.opening(folder)))
+    if found is not None:
+        return found
+    known = "ONNX (.onnx), OpenVINO (.xml), PyTorch (package.module:factory, .pt2) and Hugging Face folders"
+    if not Path(text).exists() and ":" not in text:
+        raise BadInput(f"there is no model file {text}; check the path (trimtab reads {known})")
+    raise BadInput(f"{text} is no model that trimtab reads: it reads {known}")
 
 
 def as_given(model: Model) -> Variant:
@@ -101,29 +140,24 @@ def default_settings(variant: Variant, runtime: str | None) -> Variant:
 
 
 def example_of(module: Any, data: Any) -> tuple[tuple[str, tuple[int, ...], str], ...]:
-    """Return name, shape and dtype of what a live module takes, from arrays that it is to be fed with; () if unknown.
+    """Return name, shape and dtype of what a live module takes, from data that it is to be fed with; () if unknown.
 
     Arrays are named like the inputs of `forward`, or they are a single one that feeds its first input.
+
+    Raises:
+        BadInput: The data can't be read, or lacks an input of `forward`.
     """
+    from trimtab.data.sources import first_items
     from trimtab.formats.torch_tracing import forward_inputs
 
-    takes, needs = forward_inputs(module)
-    arrays = dict(data) if isinstance(data, Mapping) else {"inputs": data[0] if isinstance(data, tuple) else data}
-    if set(needs) <= set(arrays):
-        named = {name: arrays[name] for name in takes if name in arrays}
-    elif len(needs) == 1 and "inputs" in arrays:
-        named = {needs[0]: arrays["inputs"]}
-    else:
+    if data is None or isinstance(data, Task):
         return ()
-    shapes = {name: np.shape(array) for name, array in named.items()}
-    if not named or not all(shapes.values()):
-        return ()
-    return tuple((name, (1, *shapes[name][1:]), _example_dtype(array)) for name, array in named.items())
+    found = first_items(data, *forward_inputs(module))
+    return tuple((name, (1, *array.shape[1:]), _example_dtype(array)) for name, array in found.items())
 
 
-def _example_dtype(array: Any) -> str:
-    name = str(array.dtype).removeprefix("torch.")
-    return "float32" if name == "float64" else name  # what the data is cast to, unless the module says otherwise
+def _example_dtype(array: Array) -> str:
+    return "float32" if array.dtype == np.float64 else array.dtype.name  # what the data is cast to later on
 
 
 def _open_live(source: Any, opening: Opening) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,35 +14,40 @@ import numpy as np
 import psutil
 
 import trimtab
+from trimtab.core import plugins
 from trimtab.core.codec import dumps
 from trimtab.core.errors import BadInput
 from trimtab.core.files import home, make_folder, new_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.memo import remembered
-from trimtab.core.protocols import Array
-from trimtab.core.values import Goal, Machine, Result, Task, Trial, Variant, content_digest
+from trimtab.core.process import Limits
+from trimtab.core.protocols import Array, Store
+from trimtab.core.values import Goal, Machine, Result, Scalar, Task, Trial, Variant, content_digest, options
 from trimtab.data.batches import labels as labels_of
-from trimtab.data.checks import near_chance
 from trimtab.data.request import DataRequest
-from trimtab.data.task import sample
-from trimtab.meters.predict import answers, settled
-from trimtab.meters.quality import tune_threshold
+from trimtab.data.task import items_to_certify, sample
+from trimtab.meters.judge import BLIND_CHECK
+from trimtab.meters.predict import settled
+from trimtab.meters.quality import chance_warnings, tune_threshold
 from trimtab.search import plan
 from trimtab.search.budget import Budget
 from trimtab.search.journal import Journal
+from trimtab.search.limits import unread_limit
 from trimtab.search.making import Shop
 from trimtab.search.progress import Progress, Silent
 from trimtab.search.race import Race
 from trimtab.serving.bundle import check_place
 from trimtab.serving.evidence import EVIDENCE
-from trimtab.stats.noninferiority import fewest_items
+from trimtab.workbench.batch import Batch, is_open, open_batch
 from trimtab.workbench.clean import MARK
-from trimtab.workbench.final import Ending, conclude
+from trimtab.workbench.final import Ending, conclude, tail_s
+from trimtab.workbench.inspect import contents_of
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.playoff import SHARE, play_off
 from trimtab.workbench.proof import MEASURE_SHARE, answers_file, answers_on, once_s
-from trimtab.workbench.report import REPORT, RESULT
-from trimtab.workbench.task import check_goal, given_task
+from trimtab.workbench.report import REPORT, RESULT, write_report
+from trimtab.workbench.task import check_goal, given_task, lost_limits
+from trimtab.workbench.track import Track, trackers
 
 WORK = "work"
 _PROOF_SHARE = 0.3  # of the budget, at most
@@ -55,7 +60,8 @@ class Effort:
     """How much a search may spend and what it may use.
 
     `only` names the runtimes and techniques it may use (all by default); `poor_model` goes on although the original
-    scores near chance.
+    scores near chance. `track` names the trackers that log the run (none by default), `store` what keeps the
+    measurements of the finalists ("folder" is a folder of the run): "name", or "name:option=value,option=value".
     """
 
     seconds: float = 600.0
@@ -63,6 +69,8 @@ class Effort:
     only: tuple[str, ...] = ()
     seed: int = 0
     poor_model: bool = False
+    track: tuple[str, ...] = ()
+    store: str = "folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,34 +90,90 @@ class Job:
 def optimize_job(job: Job, progress: Progress | None = None) -> Result:
     """Run a job, or continue it where it was killed, and return what it found.
 
-    The output folder gets the bundle, `result.json` and, under `work/`, everything the run needs to continue.
+    The output folder gets the bundle, the report, `result.json` and, under `work/`, everything the run needs to
+    continue.
     """
-    progress = progress or Silent()
     work = job.output / WORK
-    with new_folder(job.output, f"{WORK}/{MARK}"), new_folder(work, MARK), owned(work):
-        race, warnings = prepare(job, progress)
-        tools = plan.toolbox(job.effort.only)
+    chosen, store = trackers(job.effort.track), store_of(job.effort.store, work / "measurements")
+    with (
+        new_folder(job.output, f"{WORK}/{MARK}"),
+        new_folder(work, MARK),
+        owned(work),
+        Track(chosen, progress or Silent()) as track,
+    ):
+        race, warnings = prepare(job, track)
+        track.start(work, configuration(job, race), race.journal.trials)
         try:
-            interrupted = explore(race, plan.everything(race, tools))
-            if race.budget.left() <= 0:
-                warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
-            start = time.monotonic()
-            if interrupted or decide(race, work):
-                warnings.append("interrupted: the search ended early, the best so far was proven")
-            ending = Ending(
-                race=race,
-                folder=work,
-                untouched=best_untouched(race),
-                warnings=tuple(warnings),
-                command=job.command,
-                verify=verify_command(job),
-                play_off_s=time.monotonic() - start,
-            )
-            result = conclude(ending, job.output)
+            result = search(job, race, warnings, store)
         finally:
             race.close()
+        track.conclude(result)
+        written = _written(job, result, track.warnings)
+        track.end("finished", [job.output / REPORT, job.output / RESULT])
+        late = len(written.warnings) < len(result.warnings) + len(track.warnings)
+        return _written(job, result, track.warnings) if late else written
+
+
+def search(job: Job, race: Race, warnings: list[str], store: Store) -> Result:
+    """Try everything that the budget allows, let the leaders play off, and prove what is best."""
+    work, tools = job.output / WORK, plan.toolbox(job.effort.only)
+    interrupted = explore(race, plan.everything(race, tools))
+    if race.budget.left() <= 0:
+        warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
+    if (calls_s := tail_s(race)) > 0.5 * race.budget.seconds:
+        warnings.append(
+            f"a limit on a percentile needs so many calls that they take about {calls_s:.0f} s, more than half of the "
+            "budget; they are made all the same"
+        )
+    start, batch = time.monotonic(), batch_of(job, race.shop.original, race.shop.task)
+    if interrupted or decide(race, work):
+        warnings.append("interrupted: the search ended early, the best so far was proven")
+    ending = Ending(
+        race=race,
+        folder=work,
+        untouched=best_untouched(race),
+        warnings=tuple(warnings),
+        command=job.command,
+        verify=verify_command(job),
+        play_off_s=time.monotonic() - start,
+        store=store,
+        notes=() if batch is None else (batch.words(),),
+    )
+    return conclude(ending, job.output)
+
+
+def _written(job: Job, result: Result, warnings: Sequence[str]) -> Result:
+    """Write the result and its report with these warnings as well, and return it as it was written."""
+    result = replace(result, warnings=(*result.warnings, *warnings))
     write_text(job.output / RESULT, dumps(result))
+    write_report(result, job.output)
     return result
+
+
+def store_of(typed: str, folder: Path) -> Store:
+    """Return the store typed as "name" or "name:option=value"; "folder" is this folder unless another is named."""
+    name, given = plugins.typed("stores", typed)
+    own = {"folder": str(folder)} if name == "folder" else {}
+    store: Store = plugins.make("stores", name, options({**own, **given}))
+    return store
+
+
+def configuration(job: Job, race: Race) -> dict[str, Scalar]:
+    """Return what a run was asked and where it runs, for those who log it."""
+    goal, effort, machine = race.goal, job.effort, race.machine
+    return {
+        "model": _named(job.model), "model_digest": race.shop.original.model.digest, "data": _named(job.data),
+        "data_digest": race.shop.task.digest, "metric": race.shop.task.metric, "objective": goal.objective,
+        "direction": goal.direction, "max_drop": goal.max_drop, "batch": goal.workload.batch,
+        "limits": "; ".join(f"{limit.reading} {limit.relation} {limit.bound:g}" for limit in goal.limits),
+        "seconds": effort.seconds, "trials": effort.trials, "only": ", ".join(effort.only), "seed": effort.seed,
+        "cpu": machine.cpu, "cores": machine.cores, "command": job.command, "version": trimtab.__version__,
+    }  # fmt: skip
+
+
+def _named(given: Any) -> str | None:
+    """Return a path as it was given, of what was given in Python its kind."""
+    return None if given is None else str(given) if isinstance(given, str | Path) else type(given).__name__
 
 
 def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
@@ -125,9 +189,10 @@ def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
     machine = this_machine()
     _same_run(work, original, task, job, machine)
     goal = job.goal if task.splits else replace(job.goal, max_drop=None)
-    warnings = list(task.notes)
-    if not task.splits:
-        warnings.insert(0, "no data was given: this is about speed only, nothing is known about quality")
+    if (batch := batch_of(job, original, task)) is not None:
+        progress.stage(batch.words())
+        goal = replace(goal, workload=replace(goal.workload, batch=batch.size))
+    warnings = cautions(task, original)
     start = time.monotonic()
     outputs, task = original_answers(task, original, goal, work, job)
     task = affordable(task, time.monotonic() - start, job, work, warnings)
@@ -137,7 +202,7 @@ def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
         goal=goal,
         original=original,
         folder=work / "variants",
-        memory_bytes=int(_MEMORY_SHARE * psutil.virtual_memory().available),
+        memory_bytes=_memory(),
         answers=None if split is None else answers_file(work, original, split),
     )
     journal = Journal(work / "journal.jsonl")
@@ -159,6 +224,32 @@ def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
     return race, warnings
 
 
+def batch_of(job: Job, original: Variant, task: Task) -> Batch | None:
+    """Return the batch that the goal of a job leaves open, None where it doesn't; a continued run keeps it."""
+    limits = Limits(memory_bytes=_memory())
+    return open_batch(job.goal, original, task, job.output / WORK, seconds=job.effort.seconds, limits=limits)
+
+
+def _memory() -> int:
+    """Return the bytes that one worker may take."""
+    return int(_MEMORY_SHARE * psutil.virtual_memory().available)
+
+
+def cautions(task: Task, original: Variant) -> list[str]:
+    """Return what to be careful about, as far as the data and the model tell."""
+    found = list(task.notes)
+    if not task.splits:
+        said = "no data was given: this is about speed only, nothing is known about quality"
+        found.insert(0, f"{said}; {BLIND_CHECK}")
+    contents = contents_of(original.model)
+    if contents is not None and contents.quantization is not None:
+        found.append(
+            f"the model is quantized already ({contents.quantization}), and techniques that quantize refuse it: give "
+            "the float model that it was made of to gain more"
+        )
+    return found
+
+
 def _data_request(job: Job) -> DataRequest:
     return replace(job.data_request, max_drop=job.goal.max_drop, error=job.goal.error)
 
@@ -172,27 +263,28 @@ def original_answers(task: Task, original: Variant, goal: Goal, work: Path, job:
     task, labels = settled(task, outputs), labels_of(split)
     if labels is None:
         return outputs, task
+    plain = replace(task, threshold=None)
     if task.kind == "binary" and job.data_request.threshold is None and (task.costs or task.metric != "accuracy"):
         task = replace(task, threshold=tune_threshold(task, labels, outputs))
-    if task.kind in ("classification", "binary") and not job.effort.poor_model:
-        doubt = near_chance(labels, answers(task, outputs), task.classes)
-        if doubt:
-            raise BadInput(f"{doubt} (if the model really is that poor, add --poor-model)")
+    doubts = () if job.effort.poor_model else chance_warnings(plain, labels, outputs)
+    if doubts and chance_warnings(task, labels, outputs):  # where classes are rare only another threshold tells them
+        raise BadInput(f"{doubts[0]} (if the model really is that poor, add --poor-model)")
     return outputs, task
 
 
 def affordable(task: Task, select_s: float, job: Job, work: Path, warnings: list[str]) -> Task:
     """Return the task with no more items to certify than the budget lets the finalists answer, drawn at random.
 
-    `select_s` is what answering the select split took; the number is kept, so that a continued run proves the same.
+    `select_s` is what answering the select split took; the time of an item is kept, so that a run that goes on within
+    the same budget proves the same.
     """
     select, certify = task.split("select"), task.split("certify")
     if select is None or certify is None:
         return task
-    each_s = max(select_s / len(select), 1e-9)
+    each_s = remembered(work / "seconds-per-item.json", float, lambda: max(select_s / len(select), 1e-9))
     planned = int(_PROOF_SHARE * job.effort.seconds / _PROVEN / each_s)
-    least = 4 * fewest_items(min(job.goal.max_drop or 0.5, 0.5), job.goal.error)
-    items = remembered(work / "certify.json", int, lambda: max(planned, least))
+    least = 4 * items_to_certify(task, certify, job.goal.max_drop or 0.5, job.goal.error)
+    items = max(planned, least)
     if items >= len(certify):
         return task
     warnings.append(
@@ -251,7 +343,13 @@ def _check_first(race: Race, trial: Trial) -> None:
     if trial.state == "failed":
         raise BadInput(f"the model as given can't be run: {trial.reason}")
     if trial.state == "kept" and not np.isfinite(race.score(trial)):
-        raise BadInput(f"no meter reads {race.goal.objective!r} of this model, so it can't be improved")
+        read = trial.measurement.reading(race.goal.objective) if trial.measurement else None
+        why = f" ({read.scope})" if read is not None and read.scope else ""
+        raise BadInput(f"no meter reads {race.goal.objective!r} of this model, so it can't be improved{why}")
+    found = trial.measurement.readings if trial.measurement else ()
+    unread = unread_limit(found, lost_limits(race.goal, found, judged=trial.state == "kept"))
+    if unread is not None:
+        raise BadInput(f"{unread}; leave that limit out, or set one on another reading")
 
 
 def preview_job(job: Job) -> list[str]:
@@ -264,7 +362,10 @@ def preview_job(job: Job) -> list[str]:
     tools = plan.toolbox(job.effort.only)
     sizes = ", ".join(f"{len(split)} to {split.name}" for split in task.splits) or "none: speed only"
     lines = [f"items: {sizes}", *task.notes, f"budget: {job.effort.seconds:g} s for search, proof and final timing"]
-    return lines + plan.preview(original, task, job.goal.workload, this_machine(), tools)
+    if is_open(job.goal):
+        lines.append("batch: as no --batch was given, the one at which the model as given has the most throughput")
+    goal = job.goal if task.splits else replace(job.goal, max_drop=None)
+    return lines + plan.preview(original, task, goal, this_machine(), tools)
 
 
 def best_untouched(race: Race) -> Trial:
@@ -274,14 +375,14 @@ def best_untouched(race: Race) -> Trial:
 
 def _reserve(race: Race) -> float:
     """Return the seconds to keep back for proof, final timing and measurements."""
-    needed = _PROVEN * once_s(race) + MEASURE_SHARE * race.budget.seconds
+    needed = _PROVEN * once_s(race) + MEASURE_SHARE * race.budget.seconds + tail_s(race)
     return float(np.clip(needed, 0.25 * race.budget.seconds, 0.6 * race.budget.seconds))
 
 
 def _same_run(work: Path, original: Variant, task: Task, job: Job, machine: Machine) -> None:
     """Refuse to continue another run's folder; write down what this run is when the folder is new."""
     parts = {
-        "model": original.key, "data": task.digest, "goal": repr(job.goal), "seed": str(job.effort.seed),
+        "model": original.key, "data or metric": task.digest, "goal": repr(job.goal), "seed": str(job.effort.seed),
         "machine": machine.digest, "version": trimtab.__version__,
     }  # fmt: skip
     lines = [f"{name} {content_digest(part)}" for name, part in parts.items()]

@@ -16,9 +16,8 @@ import numpy as np
 
 from trimtab.core.memo import remembered
 from trimtab.core.values import Ratio, Trial
-from trimtab.meters.feed import timing_inputs
 from trimtab.search.race import TIMED, Race, outpaced
-from trimtab.workbench.timing import TimingPlan, time_finally
+from trimtab.workbench.timing import TimingPlan, field_folder, time_trials
 
 SHARE = 0.1  # of the budget, kept back for this
 _NEAR = 1.5  # times the best screening: within it, luck may have decided
@@ -30,8 +29,8 @@ _PROCESS_BYTES = 400e6  # of an engine, beside a few copies of the model
 def play_off(race: Race, untouched: Sequence[Trial], folder: Path) -> None:
     """Time the leaders again, halve the field, time those again; the race's trials are corrected by what was found.
 
-    The best of the untouched trials run in any case: they are the baseline. What was timed is kept in the folder, for
-    a run that is continued.
+    The best of the untouched trials run in any case: they are the baseline. What was timed of a field is kept in the
+    folder, for a run that is continued.
     """
     until = time.monotonic() + min(race.budget.left(), 2 * SHARE * race.budget.seconds)
     field = leaders(race, race.trials, untouched, _room(race))
@@ -42,9 +41,7 @@ def play_off(race: Race, untouched: Sequence[Trial], folder: Path) -> None:
     for number in range(2):
         last = number == 1 or len(field) <= _FEWEST
         seconds = (until - time.monotonic()) / (1 if last else 2)
-        ratios = _timed(race, field, folder / str(number), max(_EACH_S * len(field), seconds))
-        for trial, ratio in zip(field, ratios, strict=True):
-            race.corrected[trial.name] = _corrected(race, trial, ratio, folder / str(number))
+        field = _timed(race, field, folder / str(number), max(_EACH_S * len(field), seconds))
         if last or time.monotonic() > until:
             return
         again = [race.corrected[trial.name] for trial in field]
@@ -67,20 +64,24 @@ def leaders(race: Race, trials: Sequence[Trial], untouched: Sequence[Trial], mos
 def _room(race: Race) -> int:
     """Return how many may run at once, by the time and the memory that are left."""
     by_time = race.budget.left() / _EACH_S
+    return int(np.clip(min(by_time, memory_room(race)), _FEWEST, _MOST))
+
+
+def memory_room(race: Race) -> float:
+    """Return for how many engines there is memory, beside those of the model as given and of the self-test."""
     read = race.trials[0].measurement
     each = 4 * ((read and read.value("bytes")) or 0) + _PROCESS_BYTES
-    by_memory = (race.shop.memory_bytes or np.inf) / each - 2
-    return int(np.clip(min(by_time, by_memory), _FEWEST, _MOST))
+    return (race.shop.memory_bytes or np.inf) / each - 2
 
 
-def _timed(race: Race, field: Sequence[Trial], folder: Path, seconds: float) -> list[Ratio]:
-    """Return the time ratios of trials to the model as given, from two fresh processes of each or more."""
-    variants = [race.shop.original, *(trial.variant for trial in field if trial.variant is not None)]
+def _timed(race: Race, field: Sequence[Trial], folder: Path, seconds: float) -> list[Trial]:
+    """Correct trials by two fresh processes of each or more, in turn with the model as given; return those that ran."""
     race.progress.begin(f"{len(field)} leaders in turn", race.budget.elapsed(), race.budget.seconds)
     plan = TimingPlan(folder=folder, seconds=seconds, margin=race.goal.margin, seed=race.seed, processes=2)
-    feeds = [timing_inputs(variant, race.shop.task, race.goal.workload) for variant in variants]
-    timing = time_finally(variants, feeds, plan)
-    return [timing.ratio(place, 0) for place in range(1, len(variants))]
+    ran, timing = time_trials(race, [race.trials[0], *field], plan)
+    for place, trial in enumerate(ran[1:], 1):
+        race.corrected[trial.name] = _corrected(race, trial, timing.ratio(place, 0), field_folder(folder, ran))
+    return ran[1:]
 
 
 def _corrected(race: Race, trial: Trial, ratio: Ratio, folder: Path) -> Trial:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from trimtab.core.errors import BadInput, MissingExtra, WorkerError
 from trimtab.core.files import whole_file
 from trimtab.core.memo import remembered
 from trimtab.core.protocols import Array
@@ -16,7 +17,6 @@ from trimtab.meters.judge import judge, reference_labels
 from trimtab.meters.predict import predict
 from trimtab.runtimes.session import open_session
 from trimtab.search.race import Race
-from trimtab.stats.noninferiority import fewest_items
 from trimtab.stats.sequence import fixed_sequence, safest_first
 from trimtab.workbench.ledger import look
 
@@ -36,7 +36,8 @@ def finalists(race: Race, untouched: Trial) -> list[Trial]:
     left = (1 - MEASURE_SHARE) * race.budget.seconds - race.budget.elapsed()
     most = int(np.clip(left / max(once_s(race), 1e-9) - 2, _FEWEST, _MOST))  # the original and the untouched come first
     kept = [t for t in race.trials if t.state == "kept" and t.name != untouched.name]
-    gaining = sorted((t for t in kept if t.steps and race.score(t) < race.score(untouched)), key=race.score)
+    least = race.score(untouched) if untouched.state == "kept" else np.inf  # one that a limit dropped is none to beat
+    gaining = sorted((t for t in kept if t.steps and race.score(t) < least), key=race.score)
     safe = {trial.name: safety(trial, race.shop.task) for trial in (*gaining, untouched)}
     well_timed = [trial for trial in gaining if trial.name in race.corrected] or gaining
     chosen = [trial for trial in well_timed if safe[trial.name] > -1.0][:most]
@@ -69,13 +70,27 @@ def safety(trial: Trial, task: Task) -> float:
 def prove_all(race: Race, chosen: Sequence[Trial], folder: Path) -> dict[str, NoWorse]:
     """Test the trials in the order given, each at full risk, stopping at the first that isn't proven.
 
-    Returns what was found by trial name; trials behind a failure are missing.
+    Returns what was found by trial name; trials behind a failure are missing. One that can't answer the items (its
+    engine crashes, its numbers overflow) has failed and is left out of the order: it can't be certified any more.
     """
     split = race.shop.task.split("certify")
     if split is None or race.goal.max_drop is None:
         return {}
-    tests = ((trial.name, prove(race, trial.variant, split, folder)) for trial in chosen if trial.variant is not None)
-    return dict(fixed_sequence(tests, lambda test: test[1].proven))
+    return dict(fixed_sequence(_tests(race, chosen, split, folder), lambda test: test[1].proven))
+
+
+def _tests(race: Race, chosen: Sequence[Trial], split: Split, folder: Path) -> Iterator[tuple[str, NoWorse]]:
+    task, goal = race.shop.task, race.goal
+    answers_on(task, split, race.shop.original, goal, folder)  # where the original fails no finalist is to blame
+    for trial in chosen:
+        if trial.variant is None:
+            continue
+        try:
+            answers_on(task, split, trial.variant, goal, folder)
+        except (WorkerError, BadInput, MissingExtra) as error:
+            race.fail(trial, f"failed on the certify split: {error}")
+            continue
+        yield trial.name, prove(race, trial.variant, split, folder)
 
 
 def prove(race: Race, variant: Variant, split: Split, folder: Path) -> NoWorse:
@@ -90,13 +105,21 @@ def prove(race: Race, variant: Variant, split: Split, folder: Path) -> NoWorse:
         labels = reference_labels(task, split, original)
         names = (variant.key, race.shop.original.key)
         found = judge(task, split, labels, original, outputs, goal=goal, names=names)
-        if variant.key == race.shop.original.key:
-            return replace(found, proven=True, method="the same variant", reason="")
-        return _explained(found)
+        return of_itself(found) if variant.key == race.shop.original.key else found
 
     proof = remembered(folder / "proofs" / f"{key}.json", NoWorse, make)
-    look(split.digest, variant.key, folder.parent)
+    look(split, variant.key, folder.parent)
     return proof
+
+
+def of_itself(found: NoWorse) -> NoWorse:
+    """Return the verdict on a variant against itself: no statistics are needed, however few the items are.
+
+    It fails only where, on another machine, the answers themselves lost more than is allowed.
+    """
+    if found.difference < -found.max_drop:
+        return replace(found, proven=False)
+    return replace(found, proven=True, method="the same variant", needed=None, reason="")
 
 
 def answers_file(folder: Path, variant: Variant, split: Split) -> Path:
@@ -115,18 +138,3 @@ def answers_on(task: Task, split: Split, variant: Variant, goal: Goal, folder: P
     with whole_file(path) as file:
         np.save(file, outputs, allow_pickle=False)
     return outputs
-
-
-def _explained(found: NoWorse) -> NoWorse:
-    """Say so when the items, or groups of them, could not have proven a difference of shares."""
-    if found.proven or not found.method.startswith("Tango"):
-        return found
-    fewest = fewest_items(found.max_drop, found.error)
-    if found.groups >= fewest:
-        return found
-    units = "items" if found.groups == found.items else "groups of items"
-    reason = (
-        f"the certify split has {found.groups:,} {units} for {found.metric}: no proof of {100 * found.max_drop:g} pt "
-        f"exists below {fewest:,}"
-    )
-    return replace(found, reason=reason, needed=max(found.needed or 0, fewest))

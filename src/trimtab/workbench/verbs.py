@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from trimtab.core.values import Comparison, Goal, Measurement, Result, Task, Variant, Workload
+from trimtab.core.values import Comparison, Goal, Measurement, Result, Scalar, Task, Variant, Workload
 from trimtab.data.request import DataRequest
+from trimtab.meters.latency import PERCENTILES
 from trimtab.search.progress import Progress
 from trimtab.workbench import compare as comparing
 from trimtab.workbench import measure as measuring
 from trimtab.workbench.compare import Care
-from trimtab.workbench.opening import ModelRequest, default_settings, example_of, open_model
+from trimtab.workbench.opening import ModelRequest, default_settings, example_of, open_model, shared
 from trimtab.workbench.optimize import Effort, Job, optimize_job
-from trimtab.workbench.report import write_report
-from trimtab.workbench.task import given_task
+from trimtab.workbench.task import as_bundled, given_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +64,7 @@ def optimize(
         model_request=_with_example(model, task, requests),
         effort=effort or Effort(),
     )
-    result = optimize_job(job, progress)
-    write_report(result, job.output)
-    return result
+    return optimize_job(job, progress)
 
 
 def measure(
@@ -75,6 +73,7 @@ def measure(
     workload: Workload | None = None,
     *,
     meters: Sequence[str] | None = None,
+    options: Mapping[str, Mapping[str, Scalar]] | None = None,
     split: str = "select",
     runtime: str | None = None,
     requests: Requests | None = None,
@@ -85,13 +84,18 @@ def measure(
         model: the model.
         task: the data.
         workload: how it is called; by default one item at a time.
-        meters: read only these.
+        meters: read only these; latency that is named here takes as many calls as its p99 needs.
+        options: options of meters by their names: `{"latency": {"seconds": 20}}`.
         split: which items are answered: calibrate, select or certify.
         runtime: run on this runtime instead of the format's own.
         requests: how the model is opened and the data is read.
     """
+    asked = dict(options or {})
+    if "latency" in (meters or ()):  # who asks for it gets a p99, whatever time that takes
+        asked.setdefault("latency", {"percentile": max(PERCENTILES.values())})
     with opened([model], task, requests or Requests()) as (variants, given):
-        return measuring.measure(default_settings(variants[0], runtime), given, workload, meters=meters, split=split)
+        chosen = measuring.with_options(meters, asked, given)
+        return measuring.measure(default_settings(variants[0], runtime), given, workload, meters=chosen, split=split)
 
 
 def compare(
@@ -113,10 +117,12 @@ def opened(models: Sequence[Any], task: Any, requests: Requests) -> Iterator[tup
     with TemporaryDirectory(prefix="trimtab-") as temporary:
         folder = Path(temporary)
         variants = [
-            open_model(model, folder / f"model{number}", _with_example(model, task, requests))
-            for number, model in enumerate(models)
+            open_model(model, folder / f"model{number}", _with_example(model, task, replace(requests, model=request)))
+            for number, (model, request) in enumerate(zip(models, shared(models, requests.model), strict=True))
         ]
-        yield variants, given_task(task, variants[0].model, folder / "data", requests.data)
+        request = replace(requests.data, max_drop=None)  # what items can prove is said where it is tested
+        given = given_task(task, variants[0].model, folder / "data", request)
+        yield variants, as_bundled(given, models, requests.data)
 
 
 def _with_example(model: Any, task: Any, requests: Requests) -> ModelRequest:
