@@ -153,7 +153,7 @@ def page(here: Course, search: Search, found: list[Standing], timing: Timing, co
     """Return the body of the results page."""
     ours = next(one.entry for one in found if one.entry.name == "trimtab")
     split = here.task.split("certify")
-    columns = ("", "median ms", "time / ours (95 %)", f"{here.task.metric}, pt (95 %)", "made in s", "verdict")
+    columns = ("", "median ms", "time / ours (95 %)", here.change, "made in s", "verdict")
     self_test = timing.self_test()
     return [
         f"Goal: {here.task.metric} at most {100 * (here.goal.max_drop or 0):g} pt below the model as given, proven at "
@@ -170,6 +170,7 @@ def page(here: Course, search: Search, found: list[Standing], timing: Timing, co
 def run(name: str, budget: str, seconds: float, folder: Path, results: Path, processes: int) -> None:
     """Run the whole contest on one model and publish it."""
     asset = assets.prepare(name)
+    folder = contest.kept(folder, asset, budget)
     output = folder / "ours"
     command = ["trimtab", "optimize", str(asset.model), "--data", str(asset.data), *asset.options]
     search = contest.search([*command, "--max-drop", "1pt", "--budget", budget, "--output", str(output)], output)
@@ -190,15 +191,15 @@ def run(name: str, budget: str, seconds: float, folder: Path, results: Path, pro
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=TITLES)
-    parser.add_argument("--budget", help="of the search; 55s for digits, else 9m, so that the whole stays below 10")
+    parser.add_argument("--budget", help="of the search; 50s for digits, else 9m, so that the whole stays below 10")
     parser.add_argument("--seconds", type=float, default=240.0, help="for the timing session")
     parser.add_argument("--processes", type=int, default=5, help="the fewest fresh processes per variant")
     parser.add_argument("--folder", type=Path, help="where work is kept; benchmarks/work/contests/MODEL")
     parser.add_argument("--results", type=Path, default=pages.RESULTS)
     given = parser.parse_args()
     pages.own_home()
-    budget = given.budget or ("55s" if given.model == "digits" else "9m")
-    folder = (given.folder or WORK / "contests" / given.model).absolute()
+    budget = given.budget or ("50s" if given.model == "digits" else "9m")
+    folder = given.folder or WORK / "contests" / given.model
     run(given.model, budget, given.seconds, folder, given.results, given.processes)
 
 

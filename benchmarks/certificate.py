@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
-from trimtab.core.files import make_folder, write_text
+import pages
+from trimtab.core.files import make_folder
 from trimtab.stats.noninferiority import Pairs, exact_error, fewest_items, prove, tango_z
 from trimtab.stats.sequence import fixed_sequence, safest_first
 from trimtab.stats.sequential import Evidence, watch
 
-HERE = Path(__file__).parent
-JOURNAL = HERE / "work" / "certificate.jsonl"
-RESULTS = HERE / "results"
+JOURNAL = pages.WORK / "certificate.jsonl"
 DELTA = 0.01
+MOST_ERROR, ITEMS = 0.051, (300, 1000, 5000)
+MOST_SHARE = 0.06
 CANDIDATES = 30
 DISCORDANCES = (0.01, 0.02, 0.05, 0.10)
 BATCH = 100
@@ -158,16 +159,20 @@ def journal(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def run_searches(number: int, path: Path) -> list[dict[str, Any]]:
-    """Run what is missing of the searches of every setting, keeping each as soon as it is done."""
+    """Run what is missing of the searches of every setting, keeping each as soon as it is done.
+
+    Searches of other code, of the statistics or of this script, are missing.
+    """
+    code = pages.sources(pages.TRIMTAB / "stats", Path(__file__))
     wanted = {(setting.name, seed) for setting in SETTINGS for seed in range(number)}
-    done = {(row["setting"], row["seed"]): row for row in journal(path)}
+    done = {(row["setting"], row["seed"]): row for row in journal(path) if row.get("code") == code}
     make_folder(path.parent)
     with path.open("a", buffering=1) as file:
         file.write("\n" if path.stat().st_size and not path.read_bytes().endswith(b"\n") else "")
         for setting in SETTINGS:
             for seed in range(number):
                 if (setting.name, seed) not in done:
-                    done[setting.name, seed] = row = search(setting, seed)
+                    done[setting.name, seed] = row = {**search(setting, seed), "code": code}
                     file.write(json.dumps(row) + "\n")
             print(f"{setting.name}: done", flush=True)
     return [row for key, row in done.items() if key in wanted]
@@ -188,13 +193,27 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def page(table: list[dict[str, float]], searches: list[dict[str, Any]]) -> str:
-    """Return the results as Markdown."""
+def figures(table: Sequence[dict[str, float]], searches: Sequence[dict[str, Any]]) -> list[str]:
+    """Return whether each figure was met, in words: the risk of one test, the share of whole searches."""
+    risk = max(row["error"] for row in table if row["items"] in ITEMS)
+    worst = max(searches, key=lambda found: found["share"])
+    return [
+        pages.kept(risk <= MOST_ERROR, f"the risk of one test on {', '.join(f'{n:,}' for n in ITEMS)} items: at most "
+                   f"{100 * risk:.2f} % (allowed {100 * MOST_ERROR:g} %)"),
+        pages.kept(worst["share"] <= MOST_SHARE, f"whole searches that end with a certificate: at most "
+                   f"{100 * worst['share']:.2f} % of {worst['searches']:,} ({100 * worst['low']:.2f} to "
+                   f"{100 * worst['high']:.2f} %), {worst['search']} on {worst['certify']:,} items (allowed "
+                   f"{100 * MOST_SHARE:g} %)"),
+    ]  # fmt: skip
+
+
+def body(table: list[dict[str, float]], searches: list[dict[str, Any]]) -> list[str]:
+    """Return the page."""
     by_size: dict[int, list[tuple[float, float]]] = {}
     for row in table:
         by_size.setdefault(int(row["items"]), []).append((row["error"], row["score_only"]))
-    lines = [
-        "# How often is a certificate wrong?", "", "Made by `python benchmarks/certificate.py`.", "",
+    return [
+        *figures(table, searches), "",
         "## One test", "",
         "Exact risk (%) of certifying a model that is worse by exactly δ = 1 point, by items and share ψ of items that "
         "only one of the two gets right. With ψ = δ no item gains. In brackets: Tango's score alone, without the exact "
@@ -214,23 +233,21 @@ def page(table: list[dict[str, float]], searches: list[dict[str, Any]]) -> str:
             f"| {s['search']} | {s['select']:,} | {s['certify']:,} | {s['searches']:,} | {s['finalists']:.1f} | "
             f"{100 * s['share']:.2f} % | {100 * s['low']:.2f} to {100 * s['high']:.2f} % |"
             for s in searches
-        ),
+        ), "",
+        "```sh", "python benchmarks/certificate.py", "```",
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--searches", type=int, default=2000, help="whole searches per setting")
     parser.add_argument("--journal", type=Path, default=JOURNAL, help="where finished searches are kept")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--results", type=Path, default=pages.RESULTS, help="folder of the results")
     given = parser.parse_args()
     table = type_one_table()
     searches = summary(run_searches(given.searches, given.journal))
     results = {"delta": DELTA, "alpha": 0.05, "candidates": CANDIDATES, "exact": table, "searches": searches}
-    write_text(given.results / "certificate.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write_text(given.results / "certificate.md", page(table, searches))
-    print(page(table, searches))
+    pages.publish("certificate", "How often is a certificate wrong?", body(table, searches), results, given.results)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import assets
-from pages import HERE
+from pages import HERE, stamp
 from trimtab.core.codec import loads
 from trimtab.core.errors import TrimtabError
-from trimtab.core.files import make_folder, write_text
+from trimtab.core.files import digest_files, make_folder, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Array
 from trimtab.core.values import Goal, NoWorse, Result, Settings, Task, Variant, content_digest
@@ -102,6 +102,12 @@ class Search:
     seconds: float | None
 
 
+def kept(folder: Path, asset: assets.Asset, budget: str) -> Path:
+    """Return where the work on an asset is kept: apart for every machine, version, code, model and budget."""
+    code = (HERE / "peers", HERE / "models", HERE / "networks.py")
+    return folder.absolute() / stamp(*code, digest_files([asset.model]), budget)
+
+
 def search(command: Sequence[str], output: Path) -> Search:
     """Run a command that optimizes into `output`, or continue it, or return what it found before."""
     finished, clock, begun = output / "result.json", output / "wall.json", output / "begun"
@@ -129,6 +135,11 @@ class Course:
     task: Task
     goal: Goal
     folder: Path
+
+    @property
+    def change(self) -> str:
+        """What heads a column of changes of the metric with their intervals, whose lower end is what is proven."""
+        return f"{self.task.metric}, pt ({100 * (1 - 2 * self.goal.error):g} %)"
 
 
 def course(asset: assets.Asset, found: Search, folder: Path) -> Course:

@@ -2,7 +2,8 @@
 
 A small `trimtab optimize` on the digits is run once undisturbed; then, for every kill, a fresh one is ended by SIGKILL
 at a random moment and the same command is run again. What was finished at the kill (lines of the journal, variants,
-answers, proofs, timings, measurements) must be there afterwards untouched, so at most what was under way is repeated.
+answers, play-off, proofs, timings, measurements) must be there afterwards untouched, so at most what was under way is
+repeated.
 Finished kills are kept in benchmarks/work/kills/journal.jsonl; a run that was killed itself goes on where it was.
 """
 
@@ -27,7 +28,10 @@ import pages
 from pages import WORK, Journal, Row
 from trimtab.core.files import make_folder
 
-FINISHED = ("variants/*/variant.json", "answers/*.npy", "proofs/*.json", "timing/*/*.npz", "measurements/*.json")
+FINISHED = (
+    "certify.json", "variants/*/variant.json", "answers/*.npy", "playoff/**/*.npz", "playoff/**/*.json",
+    "proofs/*.json", "timing/*/*.npz", "measurements/*.json",
+)  # fmt: skip
 """What a run keeps as soon as it is done, below its work folder, apart from the journal."""
 
 Marks = dict[str, tuple[int, int]]
@@ -88,7 +92,9 @@ def repeated(lines: list[str], marks: Marks, work: Path) -> list[str]:
 def stage(lines: list[str], marks: Marks) -> str:
     """Return what a run was doing when it was killed, by what it had finished."""
     kinds = {name.partition("/")[0] for name in marks}
-    stages = (("measurements", "measuring"), ("timing", "final timing"), ("proofs", "proving"))
+    stages = (
+        ("measurements", "measuring"), ("timing", "final timing"), ("proofs", "proving"), ("playoff", "play-off"),
+    )  # fmt: skip
     after = next((doing for kind, doing in stages if kind in kinds), None)
     return after or (f"searching, {len(lines)} trials done" if lines else "opening")
 
@@ -152,11 +158,12 @@ def main() -> None:
     pages.own_home()
     folder = make_folder(given.folder.absolute())
     journal = Journal(folder / "journal.jsonl")
-    whole = journal.once(f"undisturbed {given.budget}", lambda: undisturbed(given.budget, folder))
+    made_by = f"{given.budget} {pages.stamp(Path(__file__))}"
+    whole = journal.once(f"undisturbed {made_by}", lambda: undisturbed(given.budget, folder))
     rows = []
     for number in range(given.kills):
         row = journal.once(
-            f"{number} {given.budget}",
+            f"{number} {made_by}",
             lambda number=number: kill_once(number, whole["seconds"], given.budget, folder),
         )
         rows.append(row)

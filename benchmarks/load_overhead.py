@@ -2,7 +2,7 @@
 
 A network of a single operator, so that hardly anything but the call is timed. In every round the raw engine and
 `trimtab.load(folder)` are called a few times each, in random order; the difference of a round is the difference of
-their medians. Printed are the median difference of all rounds and its 95 % bootstrap interval, in microseconds.
+their medians. Told are the median difference of all rounds and its 95 % bootstrap interval, in microseconds.
 The call adds at most 5 µs when the upper bound is below that.
 """
 
@@ -20,6 +20,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+import pages
+from pages import Row
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings, Task, Variant
@@ -87,12 +89,16 @@ def differences(one: Callable[[Inputs], Any], other: Callable[[Inputs], Any], ro
     return np.array(found[rounds // 10 :])
 
 
-def main() -> None:
-    """Print the difference for every engine."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=400)
-    rounds = parser.parse_args().rounds
-    rng = np.random.default_rng(1)
+def told(engine: str, found: NDArray[np.float64]) -> Row:
+    """Return the median of an engine's differences with its bootstrap interval, in microseconds."""
+    drawn = np.median(np.random.default_rng(1).choice(found, (2000, len(found))), axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return {"engine": engine, "added_us": float(np.median(found)), "low": low, "high": high, "rounds": len(found)}
+
+
+def measured(rounds: int) -> list[Row]:
+    """Return what a call of a loaded bundle adds, for every engine."""
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for name, (raw, settings) in ENGINES.items():
             folder = Path(temporary) / name
@@ -103,14 +109,37 @@ def main() -> None:
             write_bundle(
                 bundle, variant, Task(), measurement=None, certificate=None, machine=machine(), version="benchmark"
             )
-            found = differences(raw(folder / "relu.onnx"), load(bundle), rounds)
-            drawn = np.median(rng.choice(found, (2000, len(found))), axis=1)
-            low, high = np.quantile(drawn, [0.025, 0.975])
-            verdict = "at most" if high <= ALLOWED_US else "NOT at most"
-            print(
-                f"{name}: {np.median(found):+.2f} µs a call [{low:.2f}, {high:.2f}], {verdict} {ALLOWED_US:g} µs, "
-                f"{len(found)} rounds of {CALLS} calls"
-            )
+            rows.append(told(name, differences(raw(folder / "relu.onnx"), load(bundle), rounds)))
+    return rows
+
+
+def body(rows: list[Row]) -> list[str]:
+    """Return the page."""
+    return [
+        "`trimtab.load(folder)(inputs)` against a raw call of the engine with the same settings, on a network of one "
+        f"operator; in turn, {CALLS} calls each a round.", "",
+        *pages.table(
+            ("engine", "added µs a call (95 %)", "rounds"),
+            [[row["engine"], f"{row['added_us']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})", row["rounds"]]
+             for row in rows],
+            right=(1, 2),
+        ), "",
+        *(
+            pages.kept(row["high"] <= ALLOWED_US,
+                       f"{row['engine']}: at most {ALLOWED_US:g} µs added to a call (upper bound {row['high']:.2f} µs)")
+            for row in rows
+        ), "",
+        "```sh", "python benchmarks/load_overhead.py", "```",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--results", type=Path, default=pages.RESULTS)
+    given = parser.parse_args()
+    rows = measured(given.rounds)
+    pages.publish("load-overhead", "What a loaded bundle adds to a call", body(rows), {"engines": rows}, given.results)
 
 
 if __name__ == "__main__":

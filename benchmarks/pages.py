@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import trimtab
 from trimtab.core.codec import to_plain
-from trimtab.core.files import make_folder, write_text
+from trimtab.core.files import digest_files, make_folder, write_text
 from trimtab.core.machine import machine as this_machine
-from trimtab.core.values import Machine, Ratio
+from trimtab.core.values import Machine, Ratio, content_digest
 
 HERE = Path(__file__).resolve().parent
+TRIMTAB = Path(trimtab.__file__).resolve().parent
 WORK = HERE / "work"
 RESULTS = HERE / "results"
 Row = dict[str, Any]
@@ -22,6 +24,21 @@ Row = dict[str, Any]
 def own_home() -> None:
     """Keep what outlives a run (the ledger of looks) beside the benchmarks' work, apart from the user's own."""
     os.environ.setdefault("TRIMTAB_HOME", str(WORK / "home"))
+
+
+def sources(*paths: Path) -> str:
+    """Return the digest of source files; a folder stands for all code below it."""
+    return digest_files(file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path]))
+
+
+def stamp(*parts: object) -> str:
+    """Return a digest of what a number hangs on: this machine, its software, the code of trimtab, and the parts given.
+
+    What is kept is kept under it, so that no page tells numbers of another machine, version or code beside today's.
+    Paths among the parts stand for the code in them.
+    """
+    told = [sources(part) if isinstance(part, Path) else part for part in parts]
+    return content_digest(this_machine().digest, sources(TRIMTAB), told)[:12]
 
 
 class Journal:

@@ -15,13 +15,13 @@ import assets
 import contest
 import pages
 from against_peers import difference, median_s, shares, spent_lines
-from contest import Course, Entry
+from contest import Entry, Peer
 from pages import WORK
 from trimtab.core.values import Ratio
-from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.timing import Timing
 
 OF_NNCF = 0.97
+EAGER = Peer(name="PyTorch eager fp32", script="torch_eager", torch=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,6 @@ CONTESTS = {
         asset="minilm-random", title="MiniLM, 128 tokens, batch 1", wanted=2.5, options=("--length", "tokens=128")
     ),
 }
-
-
-def eager(here: Course) -> Entry:
-    """Return the same weights run by PyTorch eager in fp32, as people who export nothing run them."""
-    asset = here.asset
-    variant = open_model(asset.factory, here.folder / "eager", ModelRequest(weights=asset.weights))
-    command = f"python -c 'build()' of {asset.factory}, in torch.inference_mode()"
-    return contest.judged(Entry(name="PyTorch eager fp32", command=command, variant=variant), here)
 
 
 def lines(entries: list[Entry], timing: Timing, wanted: float) -> tuple[list[str], dict[str, Ratio | None]]:
@@ -83,27 +75,38 @@ def rows(entries: list[Entry], timing: Timing) -> list[list[str]]:
     return found
 
 
+def seen(asset: assets.Asset) -> str:
+    """Return who was calibrated on what it is judged by, in words; empty where nobody was."""
+    if asset.calibration != asset.data:
+        return ""
+    return (
+        " Nothing has labels here and there is one set of items: OpenVINO + NNCF calibrates on all of them, those that "
+        "certify included; trimtab only on those that do not."
+    )
+
+
 def run(given: argparse.Namespace) -> None:
     """Search, make, judge, time and publish one network."""
     kind = CONTESTS[given.model]
     asset = assets.prepare(kind.asset)
-    folder = (given.folder or WORK / "speed" / given.model).absolute()
+    folder = contest.kept(given.folder or WORK / "speed" / given.model, asset, given.budget)
     output = folder / "ours"
     command = ["trimtab", "optimize", str(asset.model), "--data", str(asset.data), *asset.options, *kind.options]
     search = contest.search([*command, "--budget", given.budget, "--output", str(output)], output)
     here = contest.course(asset, search, folder)
     nncf = next(peer for peer in contest.peers(asset) if peer.script == "nncf_int8")
-    entries = [contest.ours(search, here), eager(here), contest.made(nncf, here)]
-    if entries[0].variant is None:
-        raise SystemExit(entries[0].reason)
+    entries = [contest.ours(search, here), contest.made(EAGER, here), contest.made(nncf, here)]
+    for entry in entries[:2]:
+        if entry.variant is None:
+            raise SystemExit(f"{entry.name}: {entry.reason}")
     entries[0] = replace(entries[0], name=f"trimtab: {entries[0].variant.label()}")
     timing = contest.timed(entries, here, given.seconds, given.processes)
-    columns = ("", "median ms", "speed over eager (95 %)", f"{here.task.metric}, pt (95 %)", "verdict")
+    columns = ("", "median ms", "speed over eager (95 %)", here.change, "verdict")
     told, ratios = lines(entries, timing, kind.wanted)
-    commands = [search.command, *(entry.command for entry in entries[2:])]
+    commands = [entry.command for entry in entries]
     body = [
         "**Speed only**: random weights, so nothing is known about accuracy. The outputs are proven to stay within a "
-        f"relative error of {100 * (here.goal.max_drop or 0):g} % of the model as given.", "",
+        f"relative error of {100 * (here.goal.max_drop or 0):g} % of the model as given.{seen(asset)}", "",
         *pages.table(columns, rows(entries, timing), right=(1, 2, 3)), "", *told, "", *spent_lines(search), "",
         f"Timed in turn, {len(timing.wall_s)} fresh processes each; ours against itself: "
         f"{pages.times(timing.self_test())}, {timing.self_test().verdict}.", "", "```sh", *commands, "```",

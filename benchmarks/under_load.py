@@ -164,12 +164,15 @@ def run(given: argparse.Namespace) -> None:
     small, large = (each.on(replace(each.settings, threads=given.threads)) for each in (small, large))
     pairs = {"same": (small, small), "larger": (small, large)}
     journal = Journal(given.journal)
-    quiet = journal.once("quiet", lambda: trial(pairs["larger"], 0, given.seconds, given.processes, loaded=False))
+    made_by = pages.stamp(given.seconds, given.processes, given.threads, Path(__file__))
+    quiet = journal.once(
+        f"quiet {made_by}", lambda: trial(pairs["larger"], 0, given.seconds, given.processes, loaded=False)
+    )
     rows = []
     for seed in range(given.trials):
         for kind, pair in pairs.items():
             made = journal.once(
-                f"{kind}-{seed}",
+                f"{kind}-{seed} {made_by}",
                 lambda pair=pair, kind=kind, seed=seed: {
                     "kind": kind, **trial(pair, seed, given.seconds, given.processes, loaded=True)
                 },

@@ -91,6 +91,31 @@ def test_searches_that_are_done_are_not_run_again_and_a_cut_off_line_is(certific
     assert certificate.run_searches(1, path) == [row for row in first if row["seed"] == 0]
 
 
+def test_searches_of_other_code_are_run_again(certificate, tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    certificate.run_searches(1, path)
+    changed = [{**json.loads(line), "code": "older", "certified": 99} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    assert all(row["certified"] < 99 for row in certificate.run_searches(1, path))
+    monkeypatch.setattr(certificate.pages, "sources", lambda *paths: "newer")
+    ran = []
+    monkeypatch.setattr(certificate, "search", lambda *given: ran.append(given) or {"setting": "", "seed": 0})
+    certificate.run_searches(1, path)
+    assert len(ran) == len(certificate.SETTINGS)
+
+
+@pytest.mark.parametrize(("risk", "share", "met"), [(0.051, 0.06, 2), (0.052, 0.06, 1), (0.04, 0.061, 1)])
+def test_each_figure_is_met_or_not_on_its_own(certificate, risk, share, met):
+    table = [{"items": 300, "psi": 0.01, "error": 0.01}, {"items": 5000, "psi": 0.05, "error": risk}]
+    table.append({"items": 268, "psi": 0.01, "error": 0.2})
+    found = {"search": "plain", "certify": 300, "searches": 2000, "low": 0.0, "high": 0.1}
+    lines = certificate.figures(table, [{**found, "share": 0.01}, {**found, "share": share}])
+    assert sum("**met**" in line for line in lines) == met
+    assert sum("**NOT met**" in line for line in lines) == 2 - met
+    assert f"{100 * risk:.2f} % (allowed 5.1 %)" in lines[0]
+    assert f"{100 * share:.2f} % of 2,000" in lines[1]
+
+
 def test_the_share_has_the_exact_interval_of_clopper_and_pearson(certificate):
     rows = [
         {"setting": setting.name, "seed": seed, "finalists": 10 + seed % 2, "certified": int(seed < 3)}
@@ -108,6 +133,6 @@ def test_the_page_holds_every_risk_and_every_search(certificate):
         {"items": 300, "psi": psi, "error": 0.04 + psi, "score_only": 0.05 + psi} for psi in certificate.DISCORDANCES
     ]
     rows = [{"setting": s.name, "seed": 0, "finalists": 30, "certified": 0} for s in certificate.SETTINGS]
-    page = certificate.page(table, certificate.summary(rows))
+    page = certificate.body(table, certificate.summary(rows))
     assert "| 300 | 5.00 (6.00) | 6.00 (7.00) | 9.00 (10.00) | 14.00 (15.00) |" in page
     assert "| adaptive | 30 | 90 | 1 | 30.0 | 0.00 % | 0.00 to 97.50 % |" in page

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from trimtab.core.codec import to_plain
 from trimtab.core.errors import BadInput
+from trimtab.core.machine import machine
 from trimtab.core.values import Model, NoWorse, Ratio, Settings, Signature, Task, Variant
 from trimtab.testing import PERCEPTRON
 from trimtab.workbench.timing import Timing
@@ -210,6 +213,22 @@ class TestSpeedOnly:
         assert [cells[2] for cells in shown] == ["9.00× (9.00 to 9.00)", "1", ""]
         assert shown[2][0] == "~~nncf~~"
 
+    def test_eager_has_a_command_that_can_be_typed(self, tmp_path):
+        from speed_only import EAGER
+
+        asset = TestContest().asset(tmp_path, weights=tmp_path / "w.safetensors")
+        command = EAGER.command(asset, tmp_path / "out")
+        assert Path(command[1]).name == "torch_eager.py"
+        assert Path(command[1]).is_file()
+        assert command[2:6] == ["--model", "mine.py:build", "--weights", str(tmp_path / "w.safetensors")]
+
+    def test_who_calibrates_on_what_certifies_is_told(self, tmp_path):
+        from speed_only import seen
+
+        asset = TestContest().asset(tmp_path)
+        assert seen(asset) == ""
+        assert "NNCF calibrates on all of them" in seen(replace(asset, data=asset.calibration))
+
 
 class TestStartUp:
     def test_a_command_that_takes_twice_as_long_every_time_has_a_ratio_of_two(self):
@@ -228,6 +247,7 @@ class TestStartUp:
         times = {"numpy": [0.1] * 5, **{name: [0.1 * slower] * 5 for name in names}}
         loaded = {name: ["sklearn", "onnx", *extra] if "inspect" in name else extra for name in names}
         page = body(times, estimates(times), loaded)
+        assert any(f"`trimtab inspect`, which reads a model, takes {slower:.2f}×" in line for line in page)
         assert sum("**met**" in line for line in page) == met
         assert sum("**NOT met**" in line for line in page) == 3 - met
 
@@ -273,7 +293,8 @@ class TestKills:
         [
             ([], [], "opening"),
             (["variants/a/variant.json"], ["{}", "{}"], "searching, 2 trials done"),
-            (["proofs/a.json", "answers/a.npy"], ["{}"], "proving"),
+            (["certify.json", "playoff/0/0.npz"], ["{}"], "play-off"),
+            (["playoff/0/0.npz", "proofs/a.json", "answers/a.npy"], ["{}"], "proving"),
             (["proofs/a.json", "timing/a/0.npz"], ["{}"], "final timing"),
             (["proofs/a.json", "timing/a/0.npz", "measurements/a.json"], ["{}"], "measuring"),
         ],
@@ -282,6 +303,19 @@ class TestKills:
         from kill_and_resume import stage
 
         assert stage(lines, dict.fromkeys(marks, (0, 0))) == doing
+
+    @pytest.mark.parametrize("playoff", ["playoff/0", "playoff/3f2a/0"])
+    def test_the_play_off_and_the_number_of_certified_items_are_watched(self, tmp_path, playoff):
+        from kill_and_resume import finished, repeated
+
+        (tmp_path / playoff).mkdir(parents=True)
+        names = ["certify.json", f"{playoff}/0.npz", f"{playoff}/a.json"]
+        for name in (*names, f"{playoff}/0.log"):
+            (tmp_path / name).write_text("1")
+        marks = finished(tmp_path)
+        assert sorted(marks) == names
+        (tmp_path / names[1]).unlink()
+        assert repeated([], marks, tmp_path) == [names[1]]
 
     def test_every_kill_counts_for_both_figures(self):
         from kill_and_resume import body
@@ -309,6 +343,23 @@ def test_mistakes_in_e_mails_are_those_that_scikit_learn_counts():
     ((_, alarms), (misses, _)) = metrics.confusion_matrix(labels, said)
     assert (found["misses"], found["false_alarms"]) == (misses, alarms)
     assert found["cost_per_1000"] == pytest.approx(1000 * (10 * misses + alarms) / 200)
+
+
+def test_the_threshold_for_accuracy_is_tuned_on_the_original_as_in_the_report(monkeypatch):
+    import spam
+    from trimtab.meters.quality import tune_threshold
+
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 300)
+    noisy = {name: np.clip(0.5 * labels + shift + 0.3 * rng.random(300), 0, 1) for name, shift in
+             (("original", 0.0), ("winner", 0.2))}  # fmt: skip
+    monkeypatch.setattr(spam, "outputs", lambda here, variant, split: (noisy[variant], labels))
+    task = Task(kind="binary", metric="recall", costs=(10.0, 1.0), threshold=0.3, logits=False)
+    found = spam.choices(SimpleNamespace(task=task, original="original"), "winner")
+    plain = replace(task, metric="accuracy", costs=None)
+    tuned = {name: tune_threshold(plain, labels, given) for name, given in noisy.items()}
+    assert tuned["original"] != tuned["winner"]
+    assert found["ours, threshold tuned for accuracy instead"]["threshold"] == tuned["original"]
 
 
 class TestItems:
@@ -465,17 +516,36 @@ class TestPages:
     def test_only_searches_that_were_run_are_told(self, tmp_path):
         from searches import held
 
-        (tmp_path / "spam.json").write_text(json.dumps({"search": {"seconds": 1.0}}))
+        page = {"search": {"seconds": 1.0}, "command": "trimtab optimize m --budget 2m", "machine": to_plain(machine())}
+        (tmp_path / "spam.json").write_text(json.dumps(page))
         (tmp_path / "startup.json").write_text(json.dumps({"seconds": {}}))
-        assert held(tmp_path) == {"spam": {"seconds": 1.0}}
+        assert held(tmp_path) == {"spam": {"seconds": 1.0, "budget": "2m"}}
+
+    def test_searches_of_another_machine_are_left_out_and_that_is_said(self, tmp_path, capsys):
+        from searches import held
+
+        other = to_plain(replace(machine(), cpu="another"))
+        page = {"search": {"seconds": 1.0}, "commands": ["trimtab optimize m --budget 9m"], "machine": other}
+        (tmp_path / "peers-mnist.json").write_text(json.dumps(page))
+        assert held(tmp_path) == {}
+        assert "peers-mnist.json is of another machine" in capsys.readouterr().out
 
     def test_a_search_that_was_continued_is_judged_by_the_time_it_accounts_for(self):
         from searches import body
 
-        search = {"seconds": None, "accounted_s": 95.0, "trials": 9, "winner": 0.1, "final": 0.4}
+        search = {"seconds": None, "accounted_s": 95.0, "trials": 9, "winner": 0.1, "final": 0.4, "budget": "55s"}
         page = body({"peers-digits": search})
-        assert "| peers-digits | continued | 9 | 10 % | 40 % |" in page
-        assert "- **NOT met**: peers-digits: 95 s (at most 90)" in page
+        assert "| peers-digits | 55s | continued | 9 | 10 % | 40 % |" in page
+        assert "- **NOT met**: peers-digits: 95 s with a budget of 55s (at most 90 s)" in page
+
+
+@pytest.mark.parametrize(("added", "met"), [(1.0, True), (9.0, False)])
+def test_what_a_bundle_adds_is_met_or_not_by_its_upper_bound(added, met):
+    from load_overhead import body, told
+
+    row = told("onnxruntime", np.random.default_rng(0).normal(added, 0.1, 200))
+    assert row["low"] < row["added_us"] < row["high"]
+    assert any(line.startswith("- **met**" if met else "- **NOT met**") for line in body([row]))
 
 
 def test_what_a_call_takes_is_told_in_microseconds_and_by_which_one_is_slower():

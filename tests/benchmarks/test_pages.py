@@ -1,11 +1,15 @@
 """The parts of the benchmarks that only count, format and remember."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from trimtab.core.values import Model, NoWorse, Ratio, Settings, Signature, Variant
+from trimtab.core.codec import to_plain
+from trimtab.core.machine import machine
+from trimtab.core.values import Goal, Model, NoWorse, Ratio, Settings, Signature, Task, Variant
 
 
 def ratio(value, low, high, verdict="equivalent"):
@@ -219,8 +223,71 @@ def test_long_searches_are_told(tmp_path):
     from searches import body, held
 
     search = {"seconds": 95.0, "accounted_s": 90.0, "trials": 9, "winner": 0.1, "final": 0.4}
+    page = {"search": search, "commands": ["trimtab optimize m --budget 55s"], "machine": to_plain(machine())}
     for name in ("peers-digits", "peers-mnist"):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"search": search}))
+        (tmp_path / f"{name}.json").write_text(json.dumps(page))
     lines = body(held(tmp_path))
-    assert "- **NOT met**: peers-digits: 95 s (at most 90)" in lines
-    assert "- **met**: peers-mnist: 95 s (at most 600)" in lines
+    assert "- **NOT met**: peers-digits: 95 s with a budget of 55s (at most 90 s)" in lines
+    assert "- **met**: peers-mnist: 95 s with a budget of 55s (at most 600 s)" in lines
+
+
+def test_a_stamp_is_of_the_machine_the_code_and_the_parts(tmp_path, monkeypatch):
+    import pages
+
+    code = tmp_path / "code"
+    (code / "inner").mkdir(parents=True)
+    (code / "inner" / "a.py").write_text("1")
+    stamps = [pages.stamp(code, 9.0), pages.stamp(code, 8.0)]
+    assert pages.stamp(code, 9.0) == stamps[0]
+    (code / "inner" / "a.py").write_text("2")
+    stamps.append(pages.stamp(code, 9.0))
+    monkeypatch.setattr(pages, "TRIMTAB", code)
+    stamps.append(pages.stamp(code, 9.0))
+    other = replace(machine(), versions=(("onnxruntime", "0.1"),))
+    monkeypatch.setattr(pages, "this_machine", lambda: other)
+    stamps.append(pages.stamp(code, 9.0))
+    assert len(set(stamps)) == len(stamps)
+
+
+def test_work_on_another_model_or_with_another_budget_is_kept_apart(tmp_path):
+    import contest
+    from assets import Asset
+
+    (tmp_path / "m.onnx").write_text("1")
+    asset = Asset(name="mine", model=tmp_path / "m.onnx", data=tmp_path, calibration=tmp_path / "c.npz")
+    folders = [contest.kept(tmp_path, asset, "9m"), contest.kept(tmp_path, asset, "1m")]
+    assert contest.kept(tmp_path, asset, "9m") == folders[0]
+    (tmp_path / "m.onnx").write_text("2")
+    folders.append(contest.kept(tmp_path, asset, "9m"))
+    assert len(set(folders)) == 3
+    assert {folder.parent for folder in folders} == {tmp_path}
+
+
+def test_comparisons_of_other_settings_or_code_are_made_again(tmp_path, monkeypatch):
+    import under_load
+
+    made = []
+    monkeypatch.setattr(under_load, "WORK", tmp_path)
+    monkeypatch.setattr(under_load, "open_model", lambda *given: standing("a").entry.variant)
+    monkeypatch.setattr(under_load, "trial", lambda *given, **more: made.append(given) or {
+        "verdict": "slower", "value": 1.1, "low": 1.0, "high": 1.2, "seconds": 1.0, "noise": None})  # fmt: skip
+
+    def run(seconds):
+        given = SimpleNamespace(
+            journal=tmp_path / "j", seconds=seconds, processes=5, threads=None, trials=1, results=tmp_path
+        )
+        under_load.run(given)
+
+    run(9.0)
+    run(9.0)
+    assert len(made) == 3, "one without load, one of each kind"
+    run(4.0)
+    assert len(made) == 6
+
+
+def test_a_column_of_changes_is_headed_with_the_level_of_their_intervals():
+    from contest import Course
+
+    held = {"asset": None, "original": None, "task": Task(), "folder": None}
+    assert Course(goal=Goal(), **held).change == f"{Task().metric}, pt (90 %)"
+    assert Course(goal=Goal(error=0.01), **held).change.endswith("pt (98 %)")
