@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import norm
 
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine
@@ -239,7 +241,26 @@ def test_what_is_fast_and_loses_too_much_is_rescued_once_for_each_technique(race
     found = list(plan.rescued(race, tools))
     assert {variant.steps for variant in found} == {found[0].steps}, "bf16 would gain nothing"
     given = dict(found[0].steps[-1].options)
-    assert given == {"technique": "static-int8", "max_drop": 0.005}, "half of what the goal allows"
+    most = plan.provable_loss(race.trials[1], race.shop.task, 0.01)
+    assert given == {"technique": "static-int8", "max_drop": most}
+
+
+@pytest.mark.parametrize(
+    ("items", "drop", "least", "most"),
+    [
+        (100, 0.03, 0.001, 0.001),  # nothing is proven on so few: as little as can be
+        (5000, 0.03, 0.0035, 0.005),
+        (1_000_000, 0.03, 0.005, 0.005),  # never more than half of what the goal allows
+    ],
+)
+def test_more_items_allow_a_repair_to_lose_more(race: Race, items: int, drop: float, least: float, most: float) -> None:
+    trial = tried(race, "static-int8", quality=lost(drop))
+    splits = tuple(replace(split, rows=replace(split.rows, shape=(items,))) for split in race.shop.task.splits)
+    found = plan.provable_loss(trial, replace(race.shop.task, splits=splits), 0.01)
+    assert least <= found <= most
+    z, changed = norm.ppf(0.95), 31 / 1001
+    if 0.001 < found < 0.005:
+        assert found == pytest.approx(0.01 - (z + 0.5) * np.sqrt(changed / items), abs=1e-5)
 
 
 def test_without_anything_to_protect_there_is_nothing_to_rescue(race: Race, install: Install) -> None:

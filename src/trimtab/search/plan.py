@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Runtime, Technique
@@ -124,7 +126,23 @@ def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
         step, parent = trial.steps[-1], _parent(race, tools, trial)
         if parent is None or step.technique == rescue.name:
             continue
-        yield from _applied(race, tools, parent, rescue.rescue(step, race.goal.max_drop / 2), _RESCUE)
+        most = provable_loss(trial, race.shop.task, race.goal.max_drop)
+        yield from _applied(race, tools, parent, rescue.rescue(step, most), _RESCUE)
+
+
+def provable_loss(trial: Trial, task: Task, max_drop: float) -> float:
+    """Return what a repaired trial may lose on the select split to have a fair chance of being proven on the other.
+
+    That is the allowed loss, less 1.645 standard errors on the certify split for the proof and half a one on the
+    select split, because the fewest layers that seem to be enough are lucky ones; errors by the items that the broken
+    trial changed. At most half of the allowed loss, at least a tenth.
+    """
+    quality, select, certify = trial.quality, task.split("select"), task.split("certify")
+    if quality is None or select is None or certify is None:
+        return max_drop / 2
+    changed = (quality.better + quality.worse + 1) / (max(quality.items, 1) + 1)
+    needed = 1.645 * np.sqrt(changed / len(certify)) + 0.5 * np.sqrt(changed / len(select))
+    return float(np.clip(max_drop - needed, 0.1 * max_drop, 0.5 * max_drop))
 
 
 def tuned(race: Race, tools: Toolbox) -> Iterator[Variant]:
