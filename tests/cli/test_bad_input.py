@@ -329,7 +329,7 @@ class Hanging(Fake):
 
 class Hogging(Fake):
     name = "hogging"
-    def call(self, inputs):
+    def load(self, variant):  # where even a slow machine has the time to fill its memory
         kept = b"x" * 2_000_000_000  # written to, or the system gives none of it
         time.sleep(600)
 """
