@@ -13,21 +13,19 @@ import numpy as np
 from trimtab.core.errors import BadInput
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Array, Arrays
-from trimtab.core.values import ArrayFile, Comparison, Goal, NoWorse, Reading, Split, Task, Variant, Workload
+from trimtab.core.values import ArrayFile, Comparison, Goal, NoWorse, Split, Task, Variant, Workload
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.meters.feed import timing_inputs
 from trimtab.meters.judge import BLIND_CHECK, judge_items, reference_labels, unlike
 from trimtab.meters.predict import predict, settled
 from trimtab.meters.quality import chance_warnings, tuned
-from trimtab.meters.readings import timed
 from trimtab.meters.scores import check_metric
 from trimtab.reports.lineup import distinct_names
 from trimtab.runtimes.session import open_session
-from trimtab.stats.percentiles import median
 from trimtab.workbench.measure import measure, with_compression
 from trimtab.workbench.task import check_goal
-from trimtab.workbench.timing import Timing, TimingPlan, time_finally
+from trimtab.workbench.timing import TimingPlan, time_finally
 
 _FRESH = ("select", "certify")  # techniques may have looked at the calibrate split
 
@@ -65,7 +63,7 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
         timing = time_finally(variants, inputs, plan)
         machine = this_machine()
         static = [measure(v, task, goal.workload, meters=("size", "compute"), machine=machine) for v in variants]
-    read = [replace(m, readings=(*m.readings, latency(timing, place))) for place, m in enumerate(static)]
+    read = [replace(m, readings=(*m.readings, timing.latency(place))) for place, m in enumerate(static)]
     measurements = [read[0], *(with_compression(m, read[0]) for m in read[1:])]
     return replace(
         found,
@@ -74,12 +72,6 @@ def compare(variants: Sequence[Variant], task: Task, goal: Goal | None = None, c
         self_test=timing.self_test(),
         warnings=(*blind, *found.warnings, *timing.warnings()),
     )
-
-
-def latency(timing: Timing, place: int) -> Reading:
-    """Return the median time of one call in seconds; its interval is over processes, which differ more than calls."""
-    medians = [float(np.median(wall[place])) for wall in timing.wall_s]
-    return timed("latency_p50", median(medians), f"timed in turn, warm, {len(medians)} fresh processes")
 
 
 def judged(variants: Sequence[Variant], task: Task, goal: Goal) -> Comparison:

@@ -232,7 +232,9 @@ def _read(final: Final, trial: Trial, measured: dict[str, Measurement]) -> Measu
         log=folder / "logs" / "measuring.log",
     )
     found = with_compression(found, measured.get(final.field[0].name, found))
-    return replace(found, readings=(*found.readings, *_quality(final, trial)))
+    others = [reading for reading in found.readings if reading.name != "latency_p50"]
+    readings = (final.timing.latency(final.place(trial)), *others, *_quality(final, trial))
+    return replace(found, readings=readings)
 
 
 def _meters(race: Race) -> dict[str, Options]:

@@ -12,16 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from trimtab.core.errors import BadInput, MissingExtra, WorkerError
-from trimtab.core.files import whole_file
+from trimtab.core.files import whole_file, write_text
 from trimtab.core.process import Limits
 from trimtab.core.protocols import Array, Arrays
-from trimtab.core.values import Ratio, Trial, Variant, content_digest
+from trimtab.core.values import Ratio, Reading, Trial, Variant, content_digest
 from trimtab.meters.feed import timing_inputs
 from trimtab.meters.interleave import interleave
+from trimtab.meters.readings import timed
 from trimtab.meters.warm import warm_up
 from trimtab.reports.lineup import distinct_names
 from trimtab.runtimes.session import open_session
 from trimtab.search.race import UNSETTLED, Race, as_ratio
+from trimtab.stats.percentiles import median
 from trimtab.stats.ratios import Estimate, precise, ratio
 
 _MOST_PROCESSES = 9
@@ -69,6 +71,14 @@ class Timing:
     def self_test(self) -> Ratio:
         """Return the ratio of the control to itself."""
         return self.ratio(len(self.variants), self.control)
+
+    def latency(self, index: int) -> Reading:
+        """Return the median time of one call in seconds; the interval is over processes, which differ more than calls.
+
+        It goes with the ratios: read of one variant after the other, it would compare moments.
+        """
+        medians = [float(np.median(wall[index])) for wall in self.wall_s]
+        return timed("latency_p50", median(medians), f"timed in turn, warm, {len(medians)} fresh processes")
 
     def warnings(self) -> tuple[str, ...]:
         """Return which variants had no steady state when their timing began, in words."""
@@ -132,6 +142,8 @@ def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: Ti
     """
     rounds: list[tuple[Array, Array, Array]] = []
     until = time.monotonic() + plan.seconds
+    ended = plan.folder / "processes.txt"  # how many there were when it ended: run again it ends there, too
+    before = int(ended.read_text()) if ended.is_file() else None
     while True:
         done = len(rounds)
         left = max(0.0, until - time.monotonic()) / max(1, plan.processes - done)
@@ -146,7 +158,8 @@ def time_finally(variants: Sequence[Variant], inputs: Sequence[Arrays], plan: Ti
             unsettled=tuple(unsettled for _, _, unsettled in rounds),
         )
         enough = len(rounds) >= _MOST_PROCESSES or time.monotonic() > until or _precise(timing)
-        if len(rounds) >= plan.processes and enough:
+        if len(rounds) == before or (len(rounds) >= plan.processes and enough):
+            write_text(ended, str(len(rounds)))
             return timing
 
 
