@@ -304,14 +304,21 @@ def test_a_program_that_the_child_ran_ends_with_it(start, end):
     assert ended(other)
 
 
-def test_the_child_dies_with_its_parent(start, tmp_path):
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("pass", 'process.call("hangs")'), ("process.pause()", "time.sleep(60)")],
+    ids=["busy", "paused"],
+)
+def test_the_child_dies_with_its_parent(start, tmp_path, first, then):
     code = f"""
         import sys, time
         sys.path.insert(0, {str(tmp_path)!r})
         from trimtab.core.process import Process
         process = Process("thing:Thing", log=__import__("pathlib").Path({str(tmp_path / "w.log")!r}))
-        print(process.call("pid"), flush=True)
-        process.call("hangs")
+        pid = process.call("pid")
+        {first}
+        print(pid, flush=True)
+        {then}
     """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -338,26 +345,6 @@ def test_a_paused_child_uses_no_processor_and_goes_on_at_its_next_call(start):
     process.pause()
     process.close()
     assert gone(pid)
-
-
-def test_a_paused_child_dies_with_its_parent_too(start, tmp_path):
-    code = f"""
-        import sys, time
-        sys.path.insert(0, {str(tmp_path)!r})
-        from trimtab.core.process import Process
-        process = Process("thing:Thing", log=__import__("pathlib").Path({str(tmp_path / "w.log")!r}))
-        pid = process.call("pid")
-        process.pause()
-        print(pid, flush=True)
-        time.sleep(60)
-    """
-    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    assert ended(child)
 
 
 def test_pausing_one_that_never_started_or_was_closed_does_no_harm(start):

@@ -15,7 +15,7 @@ import numpy as np
 from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Runtime, Technique
-from trimtab.core.values import Goal, Machine, Ratio, Settings, Step, Task, Trial, Variant, options
+from trimtab.core.values import Goal, Machine, NoWorse, Ratio, Settings, Step, Task, Trial, Variant, options
 from trimtab.search.race import Race, same_weights
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
@@ -140,9 +140,14 @@ def provable_loss(trial: Trial, task: Task, max_drop: float) -> float:
     quality, select, certify = trial.quality, task.split("select"), task.split("certify")
     if quality is None or select is None or certify is None:
         return max_drop / 2
-    changed = (quality.better + quality.worse + 1) / (max(quality.items, 1) + 1)
+    changed = changed_share(quality)
     needed = 1.645 * np.sqrt(changed / len(certify)) + 0.5 * np.sqrt(changed / len(select))
     return float(np.clip(max_drop - needed, 0.1 * max_drop, 0.5 * max_drop))
+
+
+def changed_share(quality: NoWorse) -> float:
+    """Return about which share of items only one of the two models gets right: as if one more were seen, and was."""
+    return (quality.better + quality.worse + 1.0) / (max(quality.items, 1) + 1.0)
 
 
 def tuned(race: Race, tools: Toolbox) -> Iterator[Variant]:

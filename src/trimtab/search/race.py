@@ -99,6 +99,11 @@ class Race:
         found = (self.corrected.get(name) or self.journal.get(name) for name in self.names)
         return [trial for trial in found if trial is not None]
 
+    @property
+    def failed(self) -> set[str]:
+        """The names of the trials that failed, in the search or after it."""
+        return {trial.name for trial in self.trials if trial.state == "failed"}
+
     def close(self) -> None:
         """End the reference's worker process."""
         if self._reference is not None:

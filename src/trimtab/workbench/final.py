@@ -169,9 +169,9 @@ def _in_order(final: Final) -> list[int]:
     win only when nothing that was better went unproven: then nobody knows whether the goal could have been met.
     """
     race, timed = final.race, final.race.goal.objective in TIMED
-    failed, given = {trial.name for trial in race.trials if trial.state == "failed"}, final.field[0].name
-    undecided = set(final.chosen) - set(final.proven) - failed
-    able = ({*final.proven} - {given} if undecided else {*final.proven, given}) - failed
+    given = final.field[0].name
+    undecided = set(final.chosen) - set(final.proven) - race.failed
+    able = ({*final.proven} - {given} if undecided else {*final.proven, given}) - race.failed
     places = [i for i, trial in enumerate(final.field) if trial.name in able]
     if not timed:
         return sorted(places, key=lambda i: race.score(final.field[i]))
@@ -197,8 +197,7 @@ def _best_untouched(ending: Ending, field: Sequence[Trial], timing: Timing) -> T
 def _field(ending: Ending, proven: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
     """Return who is timed at the end, and what must be told: both baselines, and as many as there is memory for."""
     race = ending.race
-    failed = {trial.name for trial in race.trials if trial.state == "failed"}
-    plain = {t.name: t for t in (race.trials[0], ending.untouched) if t.name not in failed}
+    plain = {t.name: t for t in (race.trials[0], ending.untouched) if t.name not in race.failed}
     others = sorted((trial for trial in proven if trial.name not in plain), key=race.score)
     most = max(1, int(min(memory_room(race) - len(plain) + 1, len(others))))
     left_out = [f"{t.name} was proven but not timed at the end: there was no memory for it" for t in others[most:]]
@@ -207,7 +206,7 @@ def _field(ending: Ending, proven: Sequence[Trial]) -> tuple[list[Trial], list[s
 
 def _measure(final: Final, trial: Trial, measured: dict[str, Measurement]) -> None:
     """Add every reading of a finalist; one that can't be measured has failed. The model as given, the first, must."""
-    if trial.name in measured or trial.name in {each.name for each in final.race.trials if each.state == "failed"}:
+    if trial.name in measured or trial.name in final.race.failed:
         return
     try:
         measured[trial.name] = _read(final, trial, measured)

@@ -28,7 +28,7 @@ from trimtab.data.request import DataRequest
 from trimtab.data.task import items_to_certify, sample
 from trimtab.meters.judge import BLIND_CHECK
 from trimtab.meters.predict import settled
-from trimtab.meters.quality import chance_warnings, tune_threshold
+from trimtab.meters.quality import chance_warnings, tuned
 from trimtab.search import plan
 from trimtab.search.budget import Budget
 from trimtab.search.journal import Journal
@@ -263,11 +263,9 @@ def original_answers(task: Task, original: Variant, goal: Goal, work: Path, job:
     task, labels = settled(task, outputs), labels_of(split)
     if labels is None:
         return outputs, task
-    plain = replace(task, threshold=None)
-    if task.kind == "binary" and job.data_request.threshold is None and (task.costs or task.metric != "accuracy"):
-        task = replace(task, threshold=tune_threshold(task, labels, outputs))
-    doubts = () if job.effort.poor_model else chance_warnings(plain, labels, outputs)
-    if doubts and chance_warnings(task, labels, outputs):  # where classes are rare only another threshold tells them
+    task = tuned(task, labels, outputs)
+    doubts = () if job.effort.poor_model else chance_warnings(task, labels, outputs)
+    if doubts:
         raise BadInput(f"{doubts[0]} (if the model really is that poor, add --poor-model)")
     return outputs, task
 

@@ -16,6 +16,7 @@ from trimtab.core.values import Goal, NoWorse, Split, Task, Trial, Variant
 from trimtab.meters.judge import judge, reference_labels
 from trimtab.meters.predict import predict
 from trimtab.runtimes.session import open_session
+from trimtab.search.plan import changed_share
 from trimtab.search.race import Race
 from trimtab.stats.sequence import fixed_sequence, safest_first
 from trimtab.workbench.ledger import look
@@ -61,9 +62,7 @@ def safety(trial: Trial, task: Task) -> float:
     if trial.quality is None or split is None:
         return 0.0
     quality = trial.quality
-    items = max(quality.items, 1)
-    changed = (quality.better + quality.worse + 1.0) / (items + 1.0)
-    spread = np.sqrt(max(changed - quality.difference**2, 1e-9) / len(split))
+    spread = np.sqrt(max(changed_share(quality) - quality.difference**2, 1e-9) / len(split))
     return float((quality.max_drop + quality.difference) / spread - 1.645)
 
 
