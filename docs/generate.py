@@ -37,6 +37,7 @@ from trimtab.meters.quality import quality_readings
 from trimtab.meters.size import compression
 from trimtab.serving.bundle import Manifest
 from trimtab.testing.fakes import FakeProcessSession
+from trimtab.training.recipe import LEARNING_RATES, Recipe
 from trimtab.workbench.measure import arithmetic
 
 DOCS = Path(__file__).parent
@@ -90,6 +91,7 @@ def main(docs: Path = DOCS) -> None:
         "plugins": plugin_pages(),
         "readings": readings_page(),
         "preprocessing": preprocessing(),
+        "training": training(),
         "bundle": bundle(),
         "exit-codes": exit_codes(),
     }
@@ -280,6 +282,24 @@ def preprocessing() -> str:
 
 def _plain_default(parameter: inspect.Parameter) -> str:
     return "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+
+
+def training() -> str:
+    """Return the page of the options of training, from the fields of the recipe and what its docstring says of them."""
+    said = dict(re.findall(r"^ {4}(\w+): (.+)$", inspect.getdoc(Recipe) or "", re.MULTILINE))
+    hints = typing.get_type_hints(Recipe)
+    rows = [
+        (f"`{f.name}`", said[f.name], f"`{_typed(hints[f.name])}`", f"`{f.default}`")
+        for f in dataclasses.fields(Recipe)
+    ]
+    rates = [(f"`{name}`", f"`{rate:g}`") for name, rate in LEARNING_RATES.items()]
+    return (
+        "# Training options\n\nWhat `-o name=value` of `trimtab train` takes, and the fields of `Recipe` in Python "
+        "([how](../howto/training.md)).\n\n"
+        + table(("Option", "Meaning", "Type", "Default"), rows)
+        + "\n## Usual learning rates\n\nTaken where `lr` is none; after the switch to SGD, where `sgd_lr` is.\n\n"
+        + table(("Optimizer", "Rate"), rates)
+    )
 
 
 def bundle() -> str:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.core.errors import BadInput
-from trimtab.data.table import ANY, TEXT, Files, Table, checked, joined
+from trimtab.data.table import ANY, TEXT, Files, Table, checked, joined, with_train
 
 
 def table(count: int, value: float = 0.0, **given) -> Table:
@@ -98,3 +98,74 @@ def test_a_table_that_is_not_whole_is_one_clear_line(given_: Table, message: str
 def test_a_whole_table_is_returned_as_it_is() -> None:
     whole = table(2, labels=np.zeros(2), groups=np.zeros(2), splits=np.array(["", "test"]))
     assert checked(whole, "here") is whole
+
+
+def test_items_to_train_on_come_before_those_to_judge_and_are_named_so() -> None:
+    both = with_train(table(2, 1.0, labels=np.array([3, 4])), table(3, labels=np.array([0, 1, 2])))
+    assert both.splits.tolist() == ["train"] * 3 + [""] * 2
+    assert both.labels.tolist() == [0, 1, 2, 3, 4]
+    assert both.columns[ANY][:, 0].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_names_that_items_to_judge_have_already_stay() -> None:
+    both = with_train(table(3, splits=np.array(["select", "", "test"])), table(1))
+    assert both.splits.tolist() == ["train", "select", "", "test"]
+
+
+def test_of_a_source_that_names_its_items_those_to_train_on_are_taken() -> None:
+    splits = np.array(["train", "test", "", "train", "calibrate"])
+    given = Table(columns={ANY: np.arange(5)[:, None]}, labels=np.arange(5), groups=np.arange(5) * 10, splits=splits)
+    judged = Table(columns={ANY: np.full((1, 1), 9)}, labels=np.array([9]), groups=np.array([90]))
+    both = with_train(judged, given)
+    assert both.columns[ANY][:, 0].tolist() == both.labels.tolist() == [0, 2, 3, 9]
+    assert both.groups.tolist() == [0, 20, 30, 90]
+    assert both.splits.tolist() == ["train"] * 3 + [""]
+
+
+def test_of_files_those_to_train_on_are_taken() -> None:
+    given = Table(columns={ANY: files("a", "b", "c")}, splits=np.array(["test", "train", "train"]))
+    both = with_train(Table(columns={ANY: files("d")}), given)
+    assert both.columns[ANY].names == ("b", "c", "d")
+    assert [path.name for path in both.columns[ANY].paths] == ["b", "c", "d"]
+
+
+def test_classes_are_those_of_the_items_to_train_on_and_to_judge() -> None:
+    train = table(2, labels=np.array([0, 1]), classes=("bird", "dog"))
+    judged = table(2, labels=np.array([0, 1]), classes=("cat", "dog"))
+    both = with_train(judged, train)
+    assert both.classes == ("bird", "cat", "dog")
+    assert both.labels.tolist() == [0, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("judged", "train", "message"),
+    [
+        (
+            table(2, splits=np.array(["train", "test"])),
+            table(2),
+            "--data names items to train on itself; leave --train",
+        ),
+        (
+            table(2),
+            table(2, splits=np.array(["test", "select"])),
+            "--train holds no items to train on: all of them are",
+        ),
+        (table(2), Table(columns={ANY: np.zeros((2, 3))}), "--train and --data: its parts hold items of different"),
+        (table(2), table(2, labels=np.zeros(2)), "--train and --data: some of its parts .* have labels and some not"),
+        (
+            table(2, labels=np.zeros(2, int)),
+            table(2, labels=np.zeros(2, int), classes=("a",)),
+            "--train and --data: some of its parts .* name their classes by folders and some don't; give all in one",
+        ),
+    ],
+)
+def test_items_that_can_not_be_trained_on_are_one_clear_line(judged: Table, train: Table, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        with_train(judged, train)
+    assert "\n" not in str(caught.value)
+
+
+def test_some_of_the_files_are_read_under_their_own_names() -> None:
+    some = files("a", "b", "c").chosen([2, 0])
+    assert some.names == ("c", "a")
+    assert chr(some.read(0)[0][0]) == "c"

@@ -494,3 +494,30 @@ def test_a_sample_is_the_same_under_the_same_seed_and_another_under_another(tmp_
     assert sample(whole, 50, 1, tmp_path) == sample(whole, 50, 1, tmp_path)
     assert sample(whole, 50, 1, tmp_path).digest != sample(whole, 50, 2, tmp_path).digest
     assert sample(whole, 50, 1, tmp_path).digest != whole.digest
+
+
+def test_a_second_source_is_trained_on_and_an_eighth_of_it_calibrates(tmp_path: Path, make_model) -> None:
+    request = DataRequest(train=(INPUTS[:400] + 100, LABELS[:400]))
+    task = open_task((INPUTS[400:], LABELS[400:]), make_model(), tmp_path, request)
+    assert rows(task) == {"train": 350, "calibrate": 50, "select": 125, "certify": 375}
+    for split in task.splits:
+        strange = feeds(task, split, slice(None))["x"] > 50
+        assert strange.all() if split.name in ("train", "calibrate") else not strange.any()
+    alone = open_task((INPUTS[400:], LABELS[400:]), make_model(), tmp_path)
+    assert task.digest != alone.digest
+
+
+def test_class_folders_to_train_on_and_to_judge_have_their_classes_together(tmp_path: Path, make_model) -> None:
+    for source, names in {"train": ("ant", "cat"), "val": ("bee", "cat")}.items():
+        for shade, name in enumerate(names):
+            (tmp_path / source / name).mkdir(parents=True)
+            for number in range(8):
+                pixels = np.full((4, 4), 16 * number + shade, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / source / name / f"{number}.png")
+    request = DataRequest(train=tmp_path / "train", preprocess=(Step(technique="scale"),))
+    model = make_model(width=3, x=("float32", "N", 4, 4))
+    task = open_task(tmp_path / "val", model, tmp_path / "kept", request)
+    assert task.classes == ("ant", "bee", "cat")
+    assert set(labels(task.split("train")).tolist()) == {0, 2}
+    judged = np.concatenate([labels(task.split(name)) for name in ("select", "certify")])
+    assert set(judged.tolist()) == {1, 2}

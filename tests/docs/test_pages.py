@@ -20,8 +20,8 @@ from trimtab.stats.noninferiority import fewest_items
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands
 OTHERS = {"--version", "--help"}
-FOREIGN = {"--no-deps", "--target", "--editable"}
-"""Options of pip, which CONTRIBUTING.md names."""
+FOREIGN = {"--no-deps", "--target", "--editable", "--logdir", "--backend-store-uri"}
+"""Options of pip, TensorBoard and MLflow, which pages name."""
 
 
 @pytest.fixture(scope="module")

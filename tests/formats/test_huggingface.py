@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from trimtab.formats import torch_tracing  # noqa: E402 (after the skip)
-from trimtab.formats.huggingface import HuggingFaceFormat, _head, _inputs  # noqa: E402
+from trimtab.formats.huggingface import HuggingFaceFormat, _head, _inputs, save_trained  # noqa: E402
 
 TEXT = {
     "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 100,
@@ -280,3 +280,26 @@ def test_a_folder_that_only_looks_like_a_model_is_refused(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text('{"model_type": "no-such-kind"}')
     with pytest.raises(BadInput, match=r"no model\.safetensors; fetch the folder again"):
         opened(tmp_path)
+
+
+def test_what_was_trained_is_saved_as_a_folder_of_its_kind(classifier: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = copied(classifier[0], tmp_path / "copy")
+    (folder / "nested").mkdir()
+    beside = {"tokenizer.json": "{}", "nested/notes.txt": "mine"}
+    left = {"optimizer.pt": "a pickle", "flax_model.msgpack": "", "model.safetensors.index.json": "{}"}
+    for name, content in {**beside, **left}.items():
+        (folder / name).write_text(content)
+    model = opened(folder)
+    module = HuggingFaceFormat().load(model)
+    with torch.no_grad():
+        module.network.classifier.bias += 1
+    made = save_trained(model, module, tmp_path / "made")
+    assert made == opened(tmp_path / "made")
+    assert made.digest != model.digest
+    assert made.signature == model.signature
+    names = {str(path.relative_to(made.path)) for path in made.path.rglob("*") if path.is_file()}
+    assert names == {"config.json", "model.safetensors", *beside}
+    with torch.inference_mode():
+        found, expected = (HuggingFaceFormat().load(each)(**tokens()) for each in (made, model))
+    assert torch.allclose(found, expected + 1, atol=1e-6)
+    assert opened(folder).digest == model.digest, "the given folder is left alone"

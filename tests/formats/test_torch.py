@@ -1,5 +1,6 @@
 """PyTorch factories: built, given weights, kept as a folder, loaded again."""
 
+import json
 import os
 import subprocess
 import sys
@@ -522,3 +523,19 @@ def test_the_state_of_a_module_is_no_answer(tmp_path: Path) -> None:
     assert [(spec.name, spec.role) for spec in signature.outputs] == [("y", "data"), ("n", "state")]
     with pytest.raises(BadInput, match="shape and dtype must agree"):
         save_module(Cell(), {"x": torch.zeros(1, 3), "h": torch.zeros(3)}, tmp_path, states=(("h", "output_0"),))
+
+
+def test_a_folder_of_a_version_that_knew_no_changes_is_the_same_model(cnn: str, opening: Opening) -> None:
+    model = TorchFormat().open(cnn, opening)
+    recipe = json.loads((model.path / "module.json").read_text())
+    assert recipe.pop("edits") == []
+    (model.path / "module.json").write_text(json.dumps(recipe))
+    assert TorchFormat().open(str(model.path), Opening(folder=opening.folder, trust_pickle=True)) == model
+    assert TorchFormat().load(model)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_what_is_done_to_a_loaded_module_is_not_done_to_the_one_in_the_file(opening: Opening, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(CNN + "\nready = Net()\n")
+    model = TorchFormat().open(f"{tmp_path / 'net.py'}:ready", opening)
+    TorchFormat().load(model).conv = torch.nn.Identity()
+    assert type(TorchFormat().load(model).conv).__name__ == "Conv2d"

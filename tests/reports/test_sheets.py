@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from trimtab.core.values import Ability, Contents, Hardware, Inspection, Reading, Signature, TensorSpec
-from trimtab.reports.sheets import hardware_table, inspection_table
+from trimtab.core.values import Ability, Contents, Hardware, Inspection, Reading, Run, Signature, TensorSpec
+from trimtab.reports.sheets import epoch_line, hardware_table, inspection_table, run_table
+from trimtab.training.checkpoint import Epoch
 
 
 def printed(renderable, width=80):
@@ -113,3 +114,33 @@ def test_names_of_strangers_can_not_steer_the_terminal(result):
     assert "\x1b]" not in out.getvalue()
     assert "\x07" not in out.getvalue()
     assert out.getvalue().count("�]0;owned�[red]�x") == 2
+
+
+EPOCH = Epoch(
+    number=3, steps=40, loss=0.12345, score=0.975, rate=5e-4, optimizer="adam", seconds=1.5, cpu_s=2.5, waited_s=0.1
+)
+
+
+def test_an_epoch_is_told_in_one_line():
+    said = "epoch 3: loss 0.1235, accuracy 97.5 %, learning rate 0.0005 (adam), 1.50 s"
+    assert epoch_line(EPOCH, "accuracy") == said
+    assert epoch_line(EPOCH, "accuracy", "optimizer=sgd, seed 1") == f"optimizer=sgd, seed 1: {said}"
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_training_is_told_with_what_it_reached_and_took_and_what_happened(result, finished):
+    readings = (
+        Reading(name="accuracy", value=0.975, low=0.95, high=0.99, direction="higher", scope="select split"),
+        Reading(name="accuracy", value=0.5, place="cat"),
+        Reading(name="train_cpu_time", value=250.0, unit="s"),
+    )
+    run = Run(
+        configuration=(), traces=(), readings=readings, notes=("the loss was nan",), model=None, finished=finished,
+        checkpoint=Path("work"), machine=result.machine, time="2026-11-22",
+    )  # fmt: skip
+    text = printed(run_table(run), 120)
+    assert "Quality accuracy 97.5 % (95.0–99.0); select split" in text
+    assert "Taken train cpu time 250 s" in text
+    assert "Notes 1 the loss was nan" in text
+    assert "cat" not in text
+    assert ("the time was up: run the same command again to go on" in text) is not finished

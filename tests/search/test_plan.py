@@ -31,6 +31,14 @@ def test_a_toolbox_holds_every_plug_in_or_those_named() -> None:
     assert len(runtimes_only.techniques) == len(everything.techniques)
 
 
+def test_techniques_that_need_training_are_left_out_unless_they_are_named(install: Install) -> None:
+    install("techniques", "coarse", "class Plugin:\n    name = 'coarse'\n    needs_training = True\n")
+    assert not {"coarse", "prune", "factorize"} & {technique.name for technique in plan.toolbox().techniques}
+    assert not {"coarse"} & {technique.name for technique in plan.toolbox(("openvino",)).techniques}
+    chosen = plan.toolbox(("openvino", "coarse", "static-int8")).techniques
+    assert {technique.name for technique in chosen} == {"coarse", "static-int8"}
+
+
 def test_an_unknown_name_is_one_clear_line() -> None:
     with pytest.raises(BadInput, match=r"'magic' is no runtime and no technique; known are: .*openvino"):
         plan.toolbox(("onnxruntime", "magic"))

@@ -1,4 +1,4 @@
-"""Two small float networks as ONNX, a task of random items, and a context, for every test of a technique."""
+"""Small float networks as ONNX and as PyTorch factories, tasks of random items, and a context, for every test here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from trimtab.core import plugins
-from trimtab.core.protocols import Array, Context, Evaluate
+from trimtab.core.protocols import Array, Context, Evaluate, Opening
 from trimtab.core.values import Settings, Split, Task, Variant
 from trimtab.data.arrays import save_array
 from trimtab.formats.onnx import save
@@ -88,6 +88,9 @@ def transformer() -> onnx.ModelProto:
 
 
 NETWORKS = {"cnn": (cnn, (3, 12, 12)), "transformer": (transformer, (16, 64))}
+FACTORIES = Path(__file__).with_name("torch_networks.py")
+TOKENS = ("transformer", "fused", "whole", "shared", "encoder", "broad")
+IMAGES = ("cnn", "grouped", "smooth")
 
 
 @pytest.fixture
@@ -102,6 +105,40 @@ def given(tmp_path: Path) -> Callable[[str], tuple[Variant, Task]]:
         return variant, Task(splits=splits, digest="random items")
 
     return make
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Callable[[str], tuple[Variant, Task]]:
+    """Return a function from the name of a factory to its variant and a task of random items with random labels."""
+
+    def make(name: str) -> tuple[Variant, Task]:
+        torch = pytest.importorskip("torch")
+        from trimtab.formats.torch import TorchFormat
+
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
+        given, shape, dtype = "x", (8,), "float32"
+        if name in TOKENS:
+            given, shape, dtype = "tokens", (6,), "int64"
+        elif name in IMAGES:
+            given, shape = "image", (3, 8, 8) if name != "smooth" else (16, 8, 8)
+        opening = Opening(folder=tmp_path / f"opened-{name}", example=((given, (1, *shape), dtype),))
+        model = TorchFormat().open(f"{FACTORIES}:{name}", opening)
+        split = _labelled(tmp_path / f"items-{name}", given, shape, dtype)
+        task = Task(splits=(split,), classes=tuple("abcd"), digest="random items with labels")
+        return Variant(model=model, settings=Settings(runtime="torch", threads=1)), task
+
+    return make
+
+
+def _labelled(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> Split:
+    values = RNG(0).normal(size=(ITEMS, *shape)) if dtype == "float32" else RNG(0).integers(0, 20, (ITEMS, *shape))
+    return Split(
+        name="calibrate",
+        inputs=(save_array(name, folder / "inputs.npy", values.astype(dtype)),),
+        rows=save_array("rows", folder / "rows.npy", np.arange(ITEMS)),
+        labels=save_array("labels", folder / "labels.npy", RNG(1).integers(0, 4, ITEMS)),
+    )
 
 
 def _split(name: str, folder: Path, shape: tuple[int, ...], seed: int) -> Split:

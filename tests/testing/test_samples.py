@@ -36,7 +36,7 @@ def test_without_the_extras_there_are_samples_in_onnx_and_the_others_are_named()
     code = [sys.executable, "-c", WITHOUT_EXTRAS]
     shown = subprocess.run(code, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(set(shown)) == 1  # asked twice, the same answer
-    assert shown[0].startswith("['onnx'] 2 ")
+    assert shown[0].startswith("['onnx'] 3 ")
     assert "trimtab[openvino]" in shown[0]
     assert "trimtab[torch]" in shown[0]
 

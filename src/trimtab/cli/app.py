@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +55,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
     model: o.Model,
     data: o.Data = None,
     *,
+    train: o.Train = None,
     output: o.Output = Path("fast"),
     minimize: o.Minimize = None,
     maximize: o.Maximize = None,
@@ -74,7 +77,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
     """Find the fastest variant of a model that is proven to be no worse."""
     from trimtab.workbench.optimize import Effort, Job, preview_job
 
-    request = items.request()
+    request = replace(items.request(), train=train)
     goal = Goal(
         objective=_objective(minimize, maximize),
         direction="maximize" if maximize else "minimize",
@@ -265,6 +268,55 @@ def apply(
     with opened([model], data, requests) as (variants, task):
         made = apply_one(variants[0], technique, task, output, options=chosen, seed=items.seed)
         typer.echo("\n".join([f"{made.label()}: {output}", *changes(technique, variants[0], made)]))
+
+
+@app.command(short_help="Train a network on data.")
+@o.spread
+def train(
+    model: o.Model,
+    data: o.Data = None,
+    *,
+    train: o.Train = None,
+    output: o.TrainedOutput = Path("trained"),
+    epochs: o.Epochs = None,
+    option: o.TrainingOption = None,
+    compare: o.Compare = None,
+    seeds: o.Seeds = 3,
+    target: o.Target = None,
+    budget: o.TrainingBudget = None,
+    items: o.DataOptions,
+    opening: o.ModelOptions,
+    as_json: o.AsJson = False,
+) -> None:
+    """Train a network on data: the best epoch's weights, learning curves, and all it takes to continue."""
+    from trimtab.reports.sheets import epoch_line, recipes_table, run_table
+    from trimtab.training.recipe import read_recipe
+    from trimtab.workbench.train import Heard, Training
+    from trimtab.workbench.train import train as fit
+    from trimtab.workbench.train_compare import compare_recipes
+
+    typed = [f"seed={items.seed}", *(option or ()), *([] if epochs is None else [f"epochs={epochs}"])]
+    asked = Training(
+        model=model,
+        data=data,
+        output=output,
+        recipe=read_recipe(typed),
+        data_request=replace(items.request(), train=train),
+        model_request=opening.request(),
+        seconds=math.inf if budget is None else words.seconds(budget),
+        command=shlex.join(["trimtab", *sys.argv[1:]]),
+    )
+    console = _console(stderr=as_json)
+
+    def heard(label: str = "") -> Heard:
+        return lambda epoch, metric: console.print(epoch_line(epoch, metric, label), highlight=False, soft_wrap=True)
+
+    if compare is None:
+        _show(fit(asked, heard()), run_table, as_json)
+    else:
+        _show(compare_recipes(asked, compare, seeds, target, heard), recipes_table, as_json)
+    if not as_json:
+        console.print(f"trained: {output.resolve()}", soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -34,6 +34,10 @@ Data = Annotated[
     str | None,
     _data("--data", help="Items to judge by: .npz, IDX or class folders, CSV, JSON lines, or module:function."),
 ]
+Train = Annotated[
+    str | None,
+    _data("--train", help="Items to train on: the network itself may be changed. --data again where that names some."),
+]
 Preprocess = Annotated[
     str | None,
     _data("--preprocess", help="imagenet, mnist, a .toml file, a tokenizer.json, or module:function."),
@@ -136,6 +140,27 @@ MeterOption = Annotated[
 TechniqueOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", metavar="<str>", help="An option of the technique: per_channel=false. Repeatable."),
+]
+TrainedOutput = Annotated[
+    Path, typer.Option("--output", help="The folder for the weights and curves; to continue, the same.")
+]
+Epochs = Annotated[int | None, _search("--epochs", min=1, help="Passes over the train items; by default 10.")]
+TrainingOption = Annotated[
+    list[str] | None,
+    _search(
+        "--option",
+        "-o",
+        metavar="<str>",
+        help="An option of training: optimizer=adam-then-sgd, lr=0.01, augment=crop+flip … Repeatable.",
+    ),
+]
+Compare = Annotated[
+    str | None, _search("--compare", help='Train by several values of an option: "optimizer=sgd,adam,adam-then-sgd".')
+]
+Seeds = Annotated[int, _search("--seeds", min=1, help="With --compare: how many trainings for each value.")]
+Target = Annotated[float | None, _search("--target", help="With --compare: the metric whose time to reach is told.")]
+TrainingBudget = Annotated[
+    str | None, _search("--budget", help='The most time, such as "30m"; then continue with the same command.')
 ]
 FiguresOutput = Annotated[
     Path | None, typer.Option("--output", help="Where the figures go; the run's folder by default.")

@@ -79,7 +79,7 @@ def typed_options(group: str, name: str, given: Sequence[str]) -> dict[str, Scal
         option, equals, value = text.partition("=")
         if not equals or option not in hints:
             raise BadInput(f"{name} has no option {text!r}; its options are: {', '.join(hints) or 'none'}")
-        found[option] = _value(value, get_args(hints[option]) or (hints[option],), f"{name}'s option {option}")
+        found[option] = read_value(value, get_args(hints[option]) or (hints[option],), f"{name}'s option {option}")
     return found
 
 
@@ -94,7 +94,7 @@ def named_options(group: str, given: Sequence[str]) -> dict[str, dict[str, Scala
     return found
 
 
-def _value(text: str, kinds: Sequence[type], option: str) -> Scalar:
+def read_value(text: str, kinds: Sequence[type], option: str) -> Scalar:
     """Return what was typed as the first of the types, the narrowest before the wider ones, that it fits."""
     for kind, read in _READERS.items():
         if kind in kinds:

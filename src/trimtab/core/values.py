@@ -583,6 +583,34 @@ class Certificate:
     time: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One training of a network: how it was configured, its curves, and the model that came of it.
+
+    `traces` are over whole epochs (from 1). `readings` are the quality on the select split, of which the best epoch was
+    chosen, and what the training took. `finished` is False where the time was up first: it can be continued.
+    """
+
+    configuration: Options
+    traces: tuple[Trace, ...]
+    readings: tuple[Reading, ...]
+    notes: tuple[str, ...]
+    model: Model | None
+    finished: bool
+    checkpoint: Path
+    machine: Machine
+    time: str
+    command: str = ""
+
+    def trace(self, name: str) -> Trace | None:
+        """Return the trace of that name, or None."""
+        return next((trace for trace in self.traces if trace.name == name), None)
+
+    def reading(self, name: str) -> Reading | None:
+        """Return the reading of that name that is about everything, or None."""
+        return next((reading for reading in self.readings if reading.name == name and reading.place is None), None)
+
+
 TrialState = Literal["kept", "dropped", "skipped", "failed", "proven", "unproven"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trimtab.core.values import Kind
 from trimtab.data.preprocess import Preprocess
@@ -17,7 +18,8 @@ class DataRequest:
     or column that says which items belong together (else "groups" or "group"). `positive` is the class of interest of
     a binary task, by name or number. `costs` is money per (miss, false alarm). `max_drop` (in the metric's unit) and
     `error` (the risk of a wrong certificate) are used to say, before anything runs, whether the items can prove that
-    drop at all.
+    drop at all. `train` is the source of the items to train on: another one, or the data itself where that names
+    some of its items train.
     """
 
     preprocess: Preprocess = None
@@ -32,3 +34,4 @@ class DataRequest:
     max_drop: float | None = 0.01
     error: float = 0.05
     seed: int = 0
+    train: Any = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Array
@@ -59,6 +60,10 @@ class Files:
     def read(self, row: int) -> tuple[Array, int | None]:
         """Return one decoded item and, for sound, its samples per second."""
         return self.decode(self.paths[row])
+
+    def chosen(self, rows: Sequence[int]) -> Files:
+        """Return some of the items."""
+        return replace(self, paths=tuple(self.paths[row] for row in rows), names=tuple(self.names[row] for row in rows))
 
 
 Column = Array | Files
@@ -120,11 +125,16 @@ def joined(named: Mapping[str, Table], source: str) -> Table:
         raise BadInput(
             f"{source}: its parts ({', '.join(named)}) hold different inputs; give each part the same arrays"
         )
-    if any(table.classes != first.classes for table in tables):
-        names = sorted({name for table in tables for name in table.classes})
-        tables = [_with_classes(table, tuple(names)) for table in tables]
     if len({table.labels is None for table in tables}) > 1:
         raise BadInput(f"{source}: some of its parts ({', '.join(named)}) have labels and some not; label all or none")
+    if any(table.classes != first.classes for table in tables):
+        if not all(table.classes for table in tables):
+            raise BadInput(
+                f"{source}: some of its parts ({', '.join(named)}) name their classes by folders and some don't; give "
+                "all in one form"
+            )
+        names = sorted({name for table in tables for name in table.classes})
+        tables = [_with_classes(table, tuple(names)) for table in tables]
     if len({table.groups is None for table in tables}) > 1:
         raise BadInput(f"{source}: some of its parts ({', '.join(named)}) have groups and some not; give all or none")
     return Table(
@@ -135,6 +145,32 @@ def joined(named: Mapping[str, Table], source: str) -> Table:
         splits=np.repeat(np.array(list(named)), [len(table) for table in tables]),
         notes=tuple(dict.fromkeys(note for table in tables for note in table.notes)),
     )
+
+
+def with_train(judged: Table, train: Table) -> Table:
+    """Return the items to judge after those to train on, which are all of `train`, or those that it names train."""
+    if judged.splits is not None and (judged.splits == "train").any():
+        raise BadInput("--data names items to train on itself; leave --train out")
+    if train.splits is not None:
+        train = _chosen(train, np.flatnonzero(np.isin(train.splits, ["", "train"])))
+    if not len(train):
+        raise BadInput("--train holds no items to train on: all of them are named for something else")
+    names = np.full(len(judged), "", dtype=object) if judged.splits is None else judged.splits
+    both = joined({"train": train, "test": judged}, "--train and --data")
+    return replace(both, splits=np.concatenate([np.full(len(train), "train", dtype=object), names]).astype(str))
+
+
+def _chosen(table: Table, rows: NDArray[np.int64]) -> Table:
+    """Return the table of some of its items."""
+
+    def of(array: Array | None) -> Array | None:
+        return None if array is None else array[rows]
+
+    columns: dict[str, Column] = {
+        name: column[rows] if isinstance(column, np.ndarray) else column.chosen(rows.tolist())
+        for name, column in table.columns.items()
+    }
+    return replace(table, columns=columns, labels=of(table.labels), groups=of(table.groups), splits=of(table.splits))
 
 
 def _column(columns: list[Column], source: str) -> Column:

@@ -26,7 +26,7 @@ from trimtab.data.request import DataRequest
 from trimtab.data.sources import read_source
 from trimtab.data.split import Items, Rows, evenly, plan, undivided
 from trimtab.data.steps import concerns, is_once, run
-from trimtab.data.table import ANY, TEXT, Column, Files, Table
+from trimtab.data.table import ANY, TEXT, Column, Files, Table, with_train
 from trimtab.data.text import tokenize, tokenize_step, tokenizer_beside
 from trimtab.stats.bootstrap import fewest_units
 from trimtab.stats.noninferiority import effective_groups, fewest_items, in_groups
@@ -75,6 +75,8 @@ def open_task(
         raise BadInput("the model takes no data; check its inputs with trimtab inspect")
     output = answer_spec(signature, request.output)
     table = read_source(source, signature, request.groups)
+    if request.train is not None and not _itself(request.train, source):
+        table = with_train(table, read_source(request.train, signature, request.groups))
     given = next(iter(table.columns.values()))  # texts, and files, are the only column
     table, steps = _tokenized(table, spell(request.preprocess, signature), model)
     columns = _bound(table, model)
@@ -94,6 +96,12 @@ def open_task(
     task = _task(splits, (*steps, *casts), asked, request)
     notes = (*table.notes, *asked.notes, *map(_cast_note, casts), *_overlap_notes(task), *_proof_notes(task, request))
     return replace(task, notes=notes)
+
+
+def _itself(train: Any, source: Any) -> bool:
+    """Say whether the items to train on come with the data itself."""
+    paths = isinstance(train, str | Path) and isinstance(source, str | Path)
+    return str(train) == str(source) if paths else train is source
 
 
 def _task(splits: tuple[Split, ...], steps: tuple[Step, ...], asked: Answers, request: DataRequest) -> Task:

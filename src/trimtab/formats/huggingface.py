@@ -9,12 +9,14 @@ Weights in half precision are widened to float32.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import BadInput, MissingExtra, Unsafe
-from trimtab.core.files import digest_files, inside
+from trimtab.core.files import digest_files, disk_errors, inside, make_folder, whole_folder
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Contents, Model, TensorSpec, Work, Workload
 from trimtab.formats import torch_macs
@@ -25,6 +27,8 @@ _HEADS = {
     "ForSequenceClassification": ("AutoModelForSequenceClassification", "logits"),
     "ForImageClassification": ("AutoModelForImageClassification", "logits"),
 }
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
 
 
 class HuggingFaceFormat:
@@ -65,6 +69,21 @@ class HuggingFaceFormat:
     def work(self, model: Model, workload: Workload) -> Work:
         """Return the multiply-accumulates of one call, counted on the graph that torch.export makes."""
         return torch_macs.work(model, workload)
+
+
+def save_trained(model: Model, module: Any, folder: Path) -> Model:
+    """Write a module that was loaded from a folder of this format, with the weights it has now, as another one.
+
+    The tokenizer and what else lies beside the weights is copied.
+    """
+    with whole_folder(folder) as temporary, disk_errors(folder), quiet():
+        for path in sorted(model.path.rglob("*")):
+            if path.is_file() and path.suffix not in _WEIGHTS and not path.name.endswith(".index.json"):
+                place = temporary / path.relative_to(model.path)
+                make_folder(place.parent)
+                shutil.copyfile(path, place)
+        module.network.save_pretrained(temporary)
+    return replace(model, path=folder.absolute(), digest=digest_files(_files(folder)))
 
 
 def _built(path: Path) -> Any:

@@ -1,12 +1,14 @@
 """PyTorch modules: a factory (`package.module:function` or `file.py:function`) and its weights, kept as a folder.
 
-The folder holds `module.json` (how to build the module, and its signature) and `weights.safetensors`.
+The folder holds `module.json` (how to build the module, what was changed since, and its signature) and
+`weights.safetensors`. Reading it runs the code of the factory, and nothing that is in the folder.
 The factory's module may say more in optional attributes: `example_inputs` (tensors by input name, or a function that
 returns them), `dynamic_axes` (free dimensions, such as {"tokens": {0: "batch", 1: "sequence"}}) and `output_names`.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import re
@@ -21,20 +23,22 @@ from typing import Any
 import numpy as np
 
 from trimtab.core.codec import dumps, loads
-from trimtab.core.errors import BadInput, TrimtabError, Unsafe
+from trimtab.core.errors import BadInput, Refused, TrimtabError, Unsafe
 from trimtab.core.files import digest_files, disk_errors, make_folder, whole_folder, write_text
 from trimtab.core.protocols import Opening
 from trimtab.core.values import Contents, Model, Signature, TensorSpec, Work, Workload, content_digest
 from trimtab.formats import torch_macs
 from trimtab.formats.states import States, with_states
+from trimtab.formats.torch_changes import changes, completed
 from trimtab.formats.torch_export import module_to_model
-from trimtab.formats.torch_tracing import FOREIGN_ERRORS, describe, first_line, forward_inputs, import_torch
+from trimtab.formats.torch_structure import Edit
+from trimtab.formats.torch_tracing import FOREIGN_ERRORS, describe, evaluated, first_line, forward_inputs, import_torch
+from trimtab.formats.torch_weights import Aliases, few, load_weights, read_safetensors, unshared
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*|.+\.py:[A-Za-z_]\w*")
 _RECIPE = "module.json"
 _WEIGHTS = "weights.safetensors"
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".safetensors")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +46,14 @@ class Recipe:
     """How to build a module again.
 
     `factory` is `package.module:function`, found in the folder `search_path`, or `/path/file.py:function`.
-    `aliases` are tensors that share the memory of another one; `source` is the digest of the code of the factory and of
-    every layer it builds.
+    `edits` is what was changed since in what the factory builds. `aliases` are tensors that share the memory of another
+    one; `source` is the digest of the code of the factory and of every layer it builds.
     """
 
     factory: str
     search_path: str
-    aliases: tuple[tuple[str, str], ...] = ()
+    edits: tuple[Edit, ...] = ()
+    aliases: Aliases = ()
     source: str
     signature: Signature
 
@@ -88,13 +93,9 @@ class TorchFormat:
     def load(self, model: Model) -> Any:
         """Return the module with its weights, in evaluation mode; refuse when its code has changed since."""
         recipe = _read(model.path)
-        _, module = _build(recipe.factory, recipe.search_path)
-        if _source_digest(module, recipe.factory, recipe.search_path) != recipe.source:
-            raise BadInput(f"the code of {recipe.factory} has changed since the model was opened; open it again")
-        tensors = _read_safetensors(model.path / _WEIGHTS)
-        tensors.update({alias: tensors[kept] for alias, kept in recipe.aliases})
-        _fill(module, tensors, model.path / _WEIGHTS)
-        return module
+        tensors = read_safetensors(model.path / _WEIGHTS)
+        source = str(model.path / _WEIGHTS)
+        return completed(_from_factory(recipe), recipe.edits, tensors, recipe.aliases, source)
 
     def contents(self, model: Model) -> Contents:
         """Return the kinds of layers and the parameters of the module, tied ones once."""
@@ -142,16 +143,32 @@ def save_module(
     torch = import_torch("saving a PyTorch module")
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"this is a {type(module).__name__}, not a torch.nn.Module")
-    modes = [(part, part.training) for part in module.modules()]  # parts may be frozen while the whole trains
-    module.eval()
-    try:
+    with evaluated(module):
         inputs = _freed(_specs(module, example_inputs), dynamic_axes or {})
         signature = with_states(_described(module, inputs, output_names, "the module", compute=True), states)
         model = module_to_model(module, signature, folder)
         return replace(model, signature=with_states(model.signature, states))
-    finally:
-        for part, mode in modes:
-            part.training = mode
+
+
+def save_changed(model: Model, module: Any, folder: Path) -> Model:
+    """Save a module that was loaded from a model and changed since, to a folder inside `folder`; return it as a model.
+
+    Weights may be others, layers may have been resized, replaced by layers of torch.nn, added or removed, and plain
+    attributes set. The inputs and outputs stay those of the model. The module is left as it is.
+
+    Raises:
+        Refused: The model is of another format, or the module can't be rebuilt from what the factory builds.
+        BadInput: The factory's code has changed since the model was opened.
+    """
+    if model.format != TorchFormat.name:
+        raise Refused(
+            f"a changed module is kept with the factory that built it, which a {model.format} model doesn't have; "
+            "open the factory instead: package.module:function --weights model.safetensors"
+        )
+    torch, recipe = import_torch("saving a PyTorch module"), _read(model.path)
+    with torch.random.fork_rng(devices=()):  # the factory draws weights; a training that goes on must not notice
+        edits, tensors, aliases = changes(_from_factory(recipe), module, recipe.signature)
+    return _write(replace(recipe, edits=edits, aliases=aliases), tensors, folder)
 
 
 def _described(
@@ -163,74 +180,6 @@ def _described(
         raise BadInput(f"{what} can't run on its example inputs {_typed(inputs)}: {first_line(error)}") from error
 
 
-def load_weights(module: Any, path: Path, trust_pickle: bool = False) -> None:
-    """Load a `.safetensors` file or a PyTorch checkpoint into the module; every name and shape must fit.
-
-    Raises:
-        Unsafe: The checkpoint holds more than tensors in plain containers, and `trust_pickle` is not given.
-        BadInput: There is no such file, it is damaged, or names or shapes differ.
-    """
-    if not path.is_file():
-        raise BadInput(f"there is no weights file {path}; check --weights")
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path, trust_pickle)
-    _fill(module, tensors, path)
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        loaded: dict[str, Any] = load_file(path)
-    except SafetensorError as error:
-        raise BadInput(f"{path} is not a safetensors file, or it is damaged ({error}); fetch it again") from error
-    return loaded
-
-
-def _read_checkpoint(path: Path, trust_pickle: bool) -> dict[str, Any]:
-    import pickle
-
-    torch = import_torch("reading PyTorch weights")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError as error:
-        raise Unsafe(
-            f"{path} is a pickle that holds more than tensors, so loading it could run code; save module.state_dict() "
-            "instead, as safetensors if you can, or add --trust-pickle if you trust who made it"
-        ) from error
-    except FOREIGN_ERRORS as error:
-        raise BadInput(f"{path} is not a PyTorch checkpoint, or it is damaged ({first_line(error)})") from error
-    if isinstance(content, torch.nn.Module):
-        content = content.state_dict()
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
-    ):
-        raise BadInput(f"{path} holds a {type(content).__name__} that is no state_dict; save module.state_dict()")
-    tensors = dict(content)
-    if tensors and all(name.startswith("module.") for name in tensors):  # as torch.nn.DataParallel names them
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
-
-
-def _fill(module: Any, tensors: Mapping[str, Any], path: Path) -> None:
-    try:
-        missing, unexpected = module.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-        raise BadInput(f"the weights in {path} don't fit the module: {(lines or [first_line(error)])[0]}") from error
-    problems = [f"missing: {_few(missing)}"] if missing else []
-    problems += [f"not in the module: {_few(unexpected)}"] if unexpected else []
-    if problems:
-        raise BadInput(f"the weights in {path} don't fit the module; {'; '.join(problems)}")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
     """Return the factory's Python module and the module that it builds, in evaluation mode."""
     torch = import_torch("building a PyTorch model")
@@ -239,9 +188,10 @@ def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
     make = getattr(code, name, None)
     if make is None:
         public = [word for word, value in vars(code).items() if callable(value) and not word.startswith("_")]
-        raise BadInput(f"{code.__name__} has no {name!r}; it has: {_few(public) or 'nothing to call'}")
+        raise BadInput(f"{code.__name__} has no {name!r}; it has: {few(public) or 'nothing to call'}")
     try:
-        module = make if isinstance(make, torch.nn.Module) or not callable(make) else make()
+        live = isinstance(make, torch.nn.Module) or not callable(make)
+        module = copy.deepcopy(make) if live else make()  # the one in the file stays as it is, whatever is done to it
     except TrimtabError:
         raise
     except (Exception, SystemExit) as error:  # whatever their code raises is told in one line
@@ -249,6 +199,14 @@ def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"{factory} gave a {type(module).__name__}, not a torch.nn.Module")
     return code, module.eval()
+
+
+def _from_factory(recipe: Recipe) -> Any:
+    """Return the module as its factory builds it; refuse when its code has changed since the model was opened."""
+    _, module = _build(recipe.factory, recipe.search_path)
+    if _source_digest(module, recipe.factory, recipe.search_path) != recipe.source:
+        raise BadInput(f"the code of {recipe.factory} has changed since the model was opened; open it again")
+    return module
 
 
 def _import(factory: str, search_path: str) -> ModuleType:
@@ -363,16 +321,21 @@ def _typed(inputs: Sequence[TensorSpec]) -> str:
 
 
 def _save(module: Any, factory: str, code: ModuleType, signature: Signature, folder: Path) -> Model:
-    from safetensors.torch import save_file
-
     where, _, name = factory.rpartition(":")
     if where.endswith(".py"):
         factory, search_path = f"{Path(where).resolve()}:{name}", ""
     else:
         search_path = _found_in(code)
-    tensors, aliases = _unshared(module.state_dict())
+    tensors, aliases = unshared(module)
     source = _source_digest(module, factory, search_path)
     recipe = Recipe(factory=factory, search_path=search_path, aliases=aliases, source=source, signature=signature)
+    return _write(recipe, tensors, folder)
+
+
+def _write(recipe: Recipe, tensors: Mapping[str, Any], folder: Path) -> Model:
+    """Write recipe and weights to a folder inside `folder`, named by their content, and return them as a model."""
+    from safetensors.torch import save_file
+
     folder = make_folder(folder.absolute())
     with tempfile.TemporaryDirectory(dir=folder) as scratch, disk_errors(folder):
         written = Path(scratch)
@@ -383,25 +346,7 @@ def _save(module: Any, factory: str, code: ModuleType, signature: Signature, fol
         with whole_folder(final) as place:
             for file in written.iterdir():
                 file.replace(place / file.name)
-    return Model(format=TorchFormat.name, path=final, digest=digest, signature=signature)
-
-
-def _unshared(state: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-    """Return the tensors, each stored once, and the names that share another one's memory."""
-    torch = import_torch("saving a PyTorch model")
-    kept: dict[Any, str] = {}
-    tensors: dict[str, Any] = {}
-    aliases = []
-    for name, value in sorted(state.items()):
-        if not isinstance(value, torch.Tensor):
-            raise BadInput(f"the module keeps {name!r} as a {type(value).__name__}; only tensors can be saved")
-        place = (value.untyped_storage().data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype)
-        if value.numel() and place in kept:
-            aliases.append((name, kept[place]))
-        else:
-            kept[place] = name
-            tensors[name] = value.detach().cpu().contiguous().clone()
-    return tensors, tuple(aliases)
+    return Model(format=TorchFormat.name, path=final, digest=digest, signature=recipe.signature)
 
 
 def _read(path: Path) -> Recipe:
@@ -416,4 +361,5 @@ def _read(path: Path) -> Recipe:
 
 def _digest(path: Path, recipe: Recipe) -> str:
     name = recipe.factory.rpartition(":")[2]
-    return content_digest(digest_files([path / _WEIGHTS]), recipe.source, name, recipe.aliases)
+    edits = (dumps(recipe.edits),) if recipe.edits else ()
+    return content_digest(digest_files([path / _WEIGHTS]), recipe.source, name, recipe.aliases, )

@@ -71,6 +71,29 @@ def examples(inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> dict[str
     return made
 
 
+def random_inputs(inputs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """Return inputs of the sizes that `describe` tries first: normal numbers where they are floating, else zeros."""
+    torch = import_torch("running a PyTorch model")
+    sizes = {name: pair[0] for name, pair in zip(_free(inputs), _PROBES, strict=False)}
+    draw = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(zeros.shape, generator=draw).to(zeros.dtype) if zeros.is_floating_point() else zeros
+        for name, zeros in examples(inputs, sizes).items()
+    }
+
+
+@contextlib.contextmanager
+def evaluated(module: Any) -> Iterator[None]:
+    """Keep a module in evaluation mode for the time of the block; parts may be frozen while the whole trains."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 def named_outputs(result: Any, names: Sequence[str] = ()) -> dict[str, Any]:
     """Return the tensors of a module's result by name.
 

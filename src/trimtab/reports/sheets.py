@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trimtab.core.values import Contents, Hardware, Inspection, Reading, TensorSpec
+from trimtab.core.values import Contents, Hardware, Inspection, Reading, Run, TensorSpec
 from trimtab.reports import method, words
-from trimtab.reports.terminal import plain
+from trimtab.reports.terminal import listing, plain
+from trimtab.stats.paired import Interval
+from trimtab.training.arms import Recipes
+from trimtab.training.checkpoint import Epoch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,6 +42,54 @@ def hardware_table(found: Hardware) -> Table:
     peaks = [(words.label(peak.name, peak.place), _said(peak)) for peak in found.peaks]
     _section(table, f"Measured peaks ({found.time[:10]})", peaks)
     return table
+
+
+def run_table(found: Run) -> Table:
+    """Return how a training went: its quality on the items it was chosen by, what it took, and what happened."""
+    table = _sheet()
+    overall = [reading for reading in found.readings if reading.place is None]
+    _section(table, "Quality", [(words.label(each.name), _said(each)) for each in overall if each.unit != "s"])
+    _section(table, "Taken", [(words.label(each.name), _said(each)) for each in overall if each.unit == "s"])
+    _section(table, "Notes", [(f"{number}", note) for number, note in enumerate(found.notes, 1)])
+    if not found.finished:
+        _section(table, "Not finished", [("why", "the time was up: run the same command again to go on")])
+    return table
+
+
+def epoch_line(epoch: Epoch, metric: str, label: str = "") -> str:
+    """Return one line about an epoch that has ended: its loss, and the metric on the select items."""
+    return (
+        f"{label}{': ' * bool(label)}epoch {epoch.number}: loss {epoch.loss:.4f}, {words.label(metric)} "
+        f"{words.quantity(epoch.score, '1', metric)}, learning rate {epoch.rate:.2g} ({epoch.optimizer}), "
+        f"{words.duration(epoch.seconds)}"
+    )
+
+
+def recipes_table(found: Recipes) -> Table:
+    """Return recipes side by side: the best each reached, and what it took to the target, against the first."""
+    metric, first = words.label(found.metric), found.arms[0].name
+    columns = ["", f"best {metric}", f"against {first} (95 %)"]
+    if found.target is not None:
+        columns += [f"reached {found.target:g}", "processor time", f"of {first}'s (95 %)"]
+    table = listing(*columns)
+    for arm in found.arms:
+        cells = [arm.name, words.quantity(sum(arm.best) / len(arm.best), "1", found.metric), "", "", "", ""]
+        if arm.name != first:
+            cells[2] = _gain(arm.gain, found.metric)
+        reached = [each for each in arm.reached_s if each is not None]
+        cells[3] = f"{len(reached)} of {len(arm.runs)}"
+        cells[4] = words.duration(sum(reached) / len(reached)) if reached else "never"
+        if arm.cost is not None and arm.name != first:
+            cells[5] = f"{arm.cost.value:.2f}× ({arm.cost.low:.2f}–{arm.cost.high:.2f})"
+        table.add_row(*(plain(cell) for cell in cells[: len(columns)]))
+    return table
+
+
+def _gain(gain: Interval, metric: str) -> str:
+    if gain.pairs < 2:
+        return f"{words.amount(gain.value, metric, signed=True)}, one seed tells nothing"
+    low, high = (words.amount(end, metric, signed=True) for end in (gain.low, gain.high))
+    return f"{words.amount(gain.value, metric, signed=True)} ({low} to {high}), {gain.verdict()}"
 
 
 def _sheet() -> Table:

@@ -50,7 +50,7 @@ def finalists_table(result: Result) -> Table:
     names = (lineup.objective(result), lineup.metric(result), "latency_p50", "bytes")
     columns = lineup.present(entries, names)
     baselines = [entry for entry in entries if entry.part in ("given", "untouched")]
-    table = _table("Variant", *(f"vs {entry.name}" for entry in baselines), *map(words.label, columns))
+    table = listing("Variant", *(f"vs {entry.name}" for entry in baselines), *map(words.label, columns))
     for entry in entries:
         over = [_ratio(result.comparison, entry, baseline) for baseline in baselines]
         cells = [_cell(entry.reading(name)) for name in columns]
@@ -61,7 +61,7 @@ def finalists_table(result: Result) -> Table:
 def trials_table(result: Result) -> Table:
     """Return everything that was tried: its state, what it gained and lost, and why it was given up."""
     change = f"{lineup.metric(result)}_change"
-    table = _table("Variant", "State", "time vs\nas given", "quality", "Why", left=("Variant", "State", "Why"))
+    table = listing("Variant", "State", "time vs\nas given", "quality", "Why", left=("Variant", "State", "Why"))
     for entry in lineup.lineup(result):
         trial = entry.trial
         if trial is None or entry.part in ("given", "untouched"):
@@ -95,7 +95,7 @@ def comparison_table(comparison: Comparison) -> Group:
     entries = lineup.lineup(comparison)
     metric = lineup.metric(comparison)
     columns = lineup.present(entries, ("latency_p50", metric, "bytes", "macs"))[:3]
-    table = _table("Variant", "vs the first", *map(words.label, columns), "change")
+    table = listing("Variant", "vs the first", *map(words.label, columns), "change")
     for entry in entries:
         over = _ratio(comparison, entry, entries[0])
         cells = [_cell(entry.reading(name)) for name in columns]
@@ -129,7 +129,7 @@ def measurement_table(measurement: Measurement) -> Group:
     """Return the readings of one variant in groups, with units a person reads and their intervals, and warnings."""
     from rich.console import Group
 
-    table = _table("Reading", "value", "interval", "comes from", left=("Reading", "comes from"))
+    table = listing("Reading", "value", "interval", "comes from", left=("Reading", "comes from"))
     readings = [reading for reading in measurement.readings if reading.name != "confusion_matrix"]
     for group, members in _grouped(readings):
         if table.row_count:
@@ -186,7 +186,8 @@ def _origin(reading: Reading) -> str:
     return f"{reading.provenance}{count}"
 
 
-def _table(*columns: str, left: tuple[str, ...] = ("Variant",)) -> Table:
+def listing(*columns: str, left: tuple[str, ...] = ("Variant",)) -> Table:
+    """Return an empty table with these columns; those of numbers stand on the right."""
     from rich import box
     from rich.table import Table
 

@@ -6,7 +6,7 @@ The parts are generators of variants: the search asks for the next one only when
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from trimtab.search.race import Race, same_weights
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
 _NEARLY = 1.5  # a variant that lost less than that many times what is allowed may keep it with another option
 _WORTH = 0.9  # a variant this much faster than the best is worth repairing: layers in float cost time again
+_SCHOOL = 0.4  # the share of the time left that training one variant may take
 _RESCUE = 0.6  # the share of the time left that repairing one variant may take
 
 
@@ -32,8 +33,8 @@ class Toolbox:
     techniques: tuple[Technique, ...]
 
 
-def toolbox(only: Sequence[str] = ()) -> Toolbox:
-    """Return every plug-in found, or those named.
+def toolbox(only: Sequence[str] = (), *, train: bool = False) -> Toolbox:
+    """Return every plug-in found, or those named; techniques that train, or need it, only to `train` or when named.
 
     Runtimes that start fastest (`startup_s`) come first, and techniques that gain most for their cost (`order`).
     """
@@ -44,8 +45,10 @@ def toolbox(only: Sequence[str] = ()) -> Toolbox:
         raise BadInput(f"--only {min(unknown)!r} is no runtime and no technique; known are: {listed}")
 
     def chosen(group: str, cost: str) -> tuple[Any, ...]:
-        names = [name for name in known[group] if name in only] or known[group]
-        return tuple(sorted((plugins.make(group, name) for name in names), key=lambda made: getattr(made, cost, 0.0)))
+        named = [name for name in known[group] if name in only]
+        made = [plugins.make(group, name) for name in named or known[group]]
+        usual = (each for each in made if named or train or not (needs_training(each) or trains(each)))
+        return tuple(sorted(usual, key=lambda each: getattr(each, cost, 0.0)))
 
     return Toolbox(runtimes=chosen("runtimes", "startup_s"), techniques=chosen("techniques", "order"))
 
@@ -53,6 +56,19 @@ def toolbox(only: Sequence[str] = ()) -> Toolbox:
 def lossless(technique: Technique) -> bool:
     """Say whether a technique keeps the weights as they are: an export, whose `produces` names the format it makes."""
     return bool(getattr(technique, "lossless", False))
+
+
+def needs_training(technique: Technique) -> bool:
+    """Say whether what a technique makes is no good before it is trained again, such as a pruned network.
+
+    Where there is nothing to train on no search tries it unless it is named: alone it would only cost time.
+    """
+    return bool(getattr(technique, "needs_training", False))
+
+
+def trains(technique: Technique) -> bool:
+    """Say whether a technique trains what others have changed."""
+    return bool(getattr(technique, "trains", False))
 
 
 def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -95,12 +111,31 @@ def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield what every technique makes with its default options, on the best settings of each runtime."""
     parents = list(sources(race, tools))
     for technique in tools.techniques:
-        if lossless(technique) or hasattr(technique, "rescue") or not _useful(technique, race.goal):
+        later = needs_training(technique) and _trainer(race, tools) is not None
+        if later or not _quick(technique) or not _useful(technique, race.goal):
             continue
-        for parent in parents:
-            if technique.refuses(parent, race.shop.task) is None:
-                yield from _applied(race, tools, parent, Step(technique=technique.name))
-                break
+        yield from _applied_to_first(race, tools, parents, technique)
+
+
+def trained(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield what comes of changing the network itself and training it again, each then made faster by other means.
+
+    Every such technique is tried with its default first. Where that keeps the goal stronger values of its first option
+    follow until one doesn't, else milder ones until one does; its choices stand from mild to strong.
+    """
+    trainer = _trainer(race, tools)
+    if trainer is None:
+        return
+    for technique in tools.techniques:
+        if not needs_training(technique) or technique.refuses(race.shop.original, race.shop.task) is not None:
+            continue
+        good = yield from _retrained(race, tools, Step(technique=technique.name), trainer)
+        for option, values in list(plugins.choices("techniques", technique.name).items())[:1]:
+            place = values.index(plugins.defaults("techniques", technique.name)[option])
+            for value in values[place + 1 :] if good else values[:place][::-1]:
+                step = Step(technique=technique.name, options=options({option: value}))
+                if (yield from _retrained(race, tools, step, trainer)) != good:
+                    break
 
 
 def nearly(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -175,7 +210,7 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
-    parts = (untouched, touched, tuned, unfused, nearly, rescued, refined, varied, refined)
+    parts = (untouched, touched, tuned, unfused, trained, nearly, rescued, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
@@ -225,11 +260,52 @@ def _previewed(technique: Technique, known: Sequence[Variant], task: Task, goal:
     return f"technique: {name}" + (f" ({words}, where its default is promising)" if words else "") + made
 
 
+def _trainer(race: Race, tools: Toolbox) -> Technique | None:
+    """Return the technique that trains, where it can train the original on this data."""
+    able = (t for t in tools.techniques if trains(t) and t.refuses(race.shop.original, race.shop.task) is None)
+    return next(able, None)
+
+
+def _quick(technique: Technique) -> bool:
+    """Say whether a technique changes weights, by itself and at once."""
+    return not (lossless(technique) or trains(technique) or hasattr(technique, "rescue"))
+
+
+def _retrained(race: Race, tools: Toolbox, step: Step, trainer: Technique) -> Generator[Variant, None, bool]:
+    """Yield what a step and training make of the original, as it is and quantized; return whether any keeps the goal."""
+    changed = race.made(race.shop.original, step)
+    learnt = None if changed is None else race.made(changed, Step(technique=trainer.name), _SCHOOL)
+    if learnt is None:
+        return False
+    made = race.made
+    known = list(_sources(learnt, race.shop.task, tools, lambda expected: made(learnt, expected.steps[-1])))
+    for variant in known:
+        yield from _on_best(race, tools, variant)
+    for technique in tools.techniques:
+        if _quick(technique) and not needs_training(technique) and _useful(technique, race.goal):
+            yield from _applied_to_first(race, tools, known, technique)
+    depth = len(learnt.steps)
+    return any(trial.state == "kept" and trial.steps[:depth] == learnt.steps for trial in race.trials)
+
+
+def _applied_to_first(
+    race: Race, tools: Toolbox, parents: Sequence[Variant], technique: Technique
+) -> Iterator[Variant]:
+    """Yield what a technique makes of the first variant that it does not refuse."""
+    parent = next((each for each in parents if technique.refuses(each, race.shop.task) is None), None)
+    if parent is not None:
+        yield from _applied(race, tools, parent, Step(technique=technique.name))
+
+
 def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step, share: float = 1.0) -> Iterator[Variant]:
-    """Yield what a step makes on the settings that were best for each runtime without it, or the runtime's first."""
+    """Yield what a step makes, on the settings that are best for each runtime."""
     made = race.made(parent, step, share)
-    if made is None:
-        return
+    if made is not None:
+        yield from _on_best(race, tools, made)
+
+
+def _on_best(race: Race, tools: Toolbox, made: Variant) -> Iterator[Variant]:
+    """Yield a variant on the settings that were best for each runtime with the given weights, or the runtime's first."""
     for runtime in tools.runtimes:
         best = settings_of(untouched_trials(race), runtime.name)[:2]
         tried = best or list(runtime.settings(race.machine, race.goal.workload))[:1]

@@ -22,7 +22,10 @@ T = TypeVar("T")
 FRAMEWORKS = ("onnxruntime", "openvino", "nncf", "torch", "transformers", "tensorflow", "jax", "tvm")
 """What takes seconds to import, and so is imported only when it is used."""
 
-OPTIONAL = ("openvino", "nncf", "torch", "transformers", "tokenizers", "safetensors", "onnxscript", "PIL")
+OPTIONAL = (
+    "openvino", "nncf", "torch", "transformers", "tokenizers", "safetensors", "onnxscript", "PIL",
+    "mlflow", "tensorboard", "torch_pruning", "tensorly",
+)  # fmt: skip
 """What trimtab runs without."""
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

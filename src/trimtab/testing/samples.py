@@ -173,11 +173,13 @@ SOURCES: Mapping[str, Callable[[Path, Network, int], str]] = {
 _NETWORKS = {
     "onnx": (PERCEPTRON, CONVOLUTION, TOKENS),
     "openvino": (PERCEPTRON, CONVOLUTION, TOKENS),
+    "torch": (PERCEPTRON,),
     "torch-export": (PERCEPTRON,),
 }
 
 _SETTINGS = {
     "onnx": Settings(runtime="onnxruntime", threads=1),
     "openvino": Settings(runtime="openvino", precision="fp32", threads=1),
+    "torch": Settings(runtime="torch", threads=1),
     "torch-export": Settings(runtime="torch", threads=1),
 }

@@ -116,7 +116,7 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
 
 def search(job: Job, race: Race, warnings: list[str], store: Store) -> Result:
     """Try everything that the budget allows, let the leaders play off, and prove what is best."""
-    work, tools = job.output / WORK, plan.toolbox(job.effort.only)
+    work, tools = job.output / WORK, plan.toolbox(job.effort.only, train=job.data_request.train is not None)
     interrupted = explore(race, plan.everything(race, tools))
     if race.budget.left() <= 0:
         warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
@@ -357,7 +357,7 @@ def preview_job(job: Job) -> list[str]:
         original = open_model(job.model, folder / "model", job.model_request)
         task = given_task(job.data, original.model, folder / "data", _data_request(job))
     check_goal(job.goal, task)
-    tools = plan.toolbox(job.effort.only)
+    tools = plan.toolbox(job.effort.only, train=job.data_request.train is not None)
     sizes = ", ".join(f"{len(split)} to {split.name}" for split in task.splits) or "none: speed only"
     lines = [f"items: {sizes}", *task.notes, f"budget: {job.effort.seconds:g} s for search, proof and final timing"]
     if is_open(job.goal):

@@ -1,0 +1,1 @@
+"""Trains PyTorch modules: one readable loop, and what it is made of."""

@@ -1,0 +1,82 @@
+"""Hands out the items of the train split in an order of its own for every epoch, prepared one step ahead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.core.protocols import Array
+from trimtab.core.values import Split, Task
+from trimtab.data.batches import Feed, feeds
+from trimtab.data.batches import labels as labels_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """Items to train on: their positions in the split, prepared for the model, with their labels if they have any."""
+
+    rows: NDArray[np.int64]
+    feed: Feed
+    labels: Array | None
+
+
+class Loader:
+    """Batches of a split: the order depends on the seed and the epoch only, so that any epoch can be begun anywhere.
+
+    `share` = (part, parts) hands out every parts-th item of each batch, for training in several processes. A last
+    batch of a single item is left out: batch normalization can't be trained on it.
+    """
+
+    def __init__(self, task: Task, split: Split, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+        self._task, self._split, self._batch, self._seed, self._share = task, split, batch, seed, share
+        self._labels = labels_of(split)
+        self.waited_s = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        whole, rest = divmod(len(self._split), self._batch)
+        return whole + (rest >= max(2, self._share[1]))
+
+    def rows(self, epoch: int, number: int) -> NDArray[np.int64]:
+        """Return the positions in the split of the items of one batch (of this process's share of them).
+
+        They come in the order of the epoch, so that each part of a batch is a random sample as well.
+        """
+        part, parts = self._share
+        order = _order(self._seed, epoch, len(self._split))
+        return order[number * self._batch : (number + 1) * self._batch][part::parts]
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield every batch from `start` on; the next one is read while the last one is used.
+
+        `waited_s` adds up the seconds that the caller had to wait for them.
+        """
+        if start >= len(self):
+            return
+        with ThreadPoolExecutor(1) as reading:
+            coming = reading.submit(self._read, number, start)
+            for place in range(start, len(self)):
+                begun = time.monotonic()
+                ready = coming.result()
+                self.waited_s += time.monotonic() - begun
+                if place + 1 < len(self):
+                    coming = reading.submit(self._read, number, place + 1)
+                yield ready
+
+    def _read(self, epoch: int, number: int) -> Batch:
+        rows = self.rows(epoch, number)
+        labels = None if self._labels is None else self._labels[rows]
+        return Batch(rows=rows, feed=feeds(self._task, self._split, rows), labels=labels)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, items: int) -> NDArray[np.int64]:
+    order = np.random.default_rng((seed, epoch)).permutation(items)
+    order.flags.writeable = False  # every caller gets the same array
+    return order
