@@ -398,7 +398,9 @@ def test_a_trial_begins_only_while_trials_and_time_are_left(race: Race, original
     slow = on(original, "torch-compile")  # what starts in a minute is not begun in the last half
     race.budget.seconds = 30.0
     assert race.affords(original)
+    assert not race.short
     assert not race.affords(slow)
+    assert race.short, "something was not tried for want of time"
     race.budget.seconds = 3600.0
     assert race.affords(slow)
     race.budget.trials = 0

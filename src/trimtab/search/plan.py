@@ -140,7 +140,7 @@ def trained(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def nearly(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield fast variants that lost little more than allowed, one option changed at a time."""
-    for trial in _lost(race):
+    for trial in _doubtful(race):
         lost = -trial.quality.difference if trial.quality is not None else 0.0
         if lost <= _NEARLY * (race.goal.max_drop or 0.0):
             yield from _changed(race, tools, trial)
@@ -153,11 +153,11 @@ def varied(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 
 def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
-    """Yield fast variants that lose too much, with their most damaging layers kept in float."""
+    """Yield fast variants that lose too much to be proven, with their most damaging layers kept in float."""
     rescue: Any = next((t for t in tools.techniques if hasattr(t, "rescue")), None)
     if rescue is None or race.goal.max_drop is None:
         return
-    for trial in _lost(race):
+    for trial in _doubtful(race):
         step, parent = trial.steps[-1], _parent(race, tools, trial)
         if parent is None or step.technique == rescue.name:
             continue
@@ -168,16 +168,27 @@ def rescued(race: Race, tools: Toolbox) -> Iterator[Variant]:
 def provable_loss(trial: Trial, task: Task, max_drop: float) -> float:
     """Return what a repaired trial may lose on the select split to have a fair chance of being proven on the other.
 
+    That is its `hoped_loss`, but at most four fifths of the allowed loss, and at least a tenth.
+    """
+    hoped = hoped_loss(trial, task, max_drop)
+    return float(np.clip(max_drop / 2 if hoped is None else hoped, 0.1 * max_drop, 0.8 * max_drop))
+
+
+def hoped_loss(trial: Trial, task: Task, max_drop: float) -> float | None:
+    """Return what a trial may lose on the select split to be proven rather than not; None when nothing can tell.
+
     That is the allowed loss, less 1.645 standard errors on the certify split for the proof and half a one on the
-    select split, because the fewest layers that seem to be enough are lucky ones; errors by the items that the broken
-    trial changed. At most half of the allowed loss, at least a tenth.
+    select split, because what seems to be enough is lucky. Errors of classes are by the items that the trial changed,
+    those of numbers by the interval that was found.
     """
     quality, select, certify = trial.quality, task.split("select"), task.split("certify")
     if quality is None or select is None or certify is None:
-        return max_drop / 2
-    changed = changed_share(quality)
-    needed = 1.645 * np.sqrt(changed / len(certify)) + 0.5 * np.sqrt(changed / len(select))
-    return float(np.clip(max_drop - needed, 0.1 * max_drop, 0.5 * max_drop))
+        return None
+    if task.kind in ("classification", "binary"):
+        spread = np.sqrt(changed_share(quality))
+    else:
+        spread = (quality.difference - quality.low) / 1.645 * np.sqrt(quality.items)
+    return float(max_drop - 1.645 * spread / np.sqrt(len(certify)) - 0.5 * spread / np.sqrt(len(select)))
 
 
 def changed_share(quality: NoWorse) -> float:
@@ -316,17 +327,29 @@ def _on_best(race: Race, tools: Toolbox, made: Variant) -> Iterator[Variant]:
                 yield made.on(settings)
 
 
-def _lost(race: Race) -> Iterator[Trial]:
-    """Yield the fastest trial of each technique that only lost too much, while it is faster than the best by enough."""
+def _doubtful(race: Race) -> Iterator[Trial]:
+    """Yield the fastest trial of each technique that lost too much, or too much to be proven to lose no more.
+
+    It must be faster, by enough to be worth a repair, than the best of those that will probably be proven.
+    """
     done: set[str] = set()
     for trial in sorted(race.trials, key=race.score):
-        best = race.best()
-        wrong = trial.state == "dropped" and trial.screening is not None and trial.quality is not None and trial.steps
-        if not wrong or (best is not None and race.score(trial) > race.score(best) * _WORTH):
+        best = min((race.score(t) for t in race.trials if t.state == "kept" and _provable(race, t)), default=np.inf)
+        judged = trial.screening is not None and trial.quality is not None and not same_weights(trial.steps)
+        broken = trial.state == "dropped" or (trial.state == "kept" and not _provable(race, trial))
+        if not judged or not broken or race.score(trial) > best * _WORTH:
             continue
         if trial.steps[-1].technique not in done:
             done.add(trial.steps[-1].technique)
             yield trial
+
+
+def _provable(race: Race, trial: Trial) -> bool:
+    """Say whether a trial has a fair chance of being proven to lose no more than the goal allows."""
+    if race.goal.max_drop is None or same_weights(trial.steps):
+        return True
+    hoped = hoped_loss(trial, race.shop.task, race.goal.max_drop)
+    return hoped is None or trial.quality is None or -trial.quality.difference <= hoped
 
 
 def _changed(race: Race, tools: Toolbox, trial: Trial) -> Iterator[Variant]:

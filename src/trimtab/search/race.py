@@ -67,7 +67,7 @@ class Race:
     The reference is the model as given; its worker stays open, so that every candidate is timed in turn with it.
     `latency_s` is what a call of it takes, kept for a run that goes on; `outputs` are its answers on the select split,
     None without data. `names` are the trials of the plan so far: a run that continues another one meets those in the
-    journal again, in their order.
+    journal again, in their order. `short` says that something was not tried for want of time or trials.
     """
 
     shop: Shop
@@ -79,6 +79,7 @@ class Race:
     outputs: Array | None = None
     latency_s: float = 0.0
     names: list[str] = field(default_factory=list)
+    short: bool = False
     corrected: dict[str, Trial] = field(default_factory=dict)
     _reference: tuple[ProcessSession, Arrays] | None = None
     _making_s: dict[tuple[Step, ...], float] = field(default_factory=dict)
@@ -113,7 +114,9 @@ class Race:
     def affords(self, variant: Variant) -> bool:
         """Say whether a variant may be tried: it was before, or trials and the time to start its engine are left."""
         dear = self.budget.over(len(self.trials)) or 4 * _startup_s(variant) > self.budget.left()
-        return self.journal.get(variant.label()) is not None or not dear
+        found = self.journal.get(variant.label()) is not None or not dear
+        self.short = self.short or not found
+        return found
 
     def made(self, parent: Variant, step: Step, share: float = 1.0) -> Variant | None:
         """Return the variant that the step makes in a share of the time left, or None.
@@ -124,6 +127,7 @@ class Race:
         steps = (*parent.steps, step)
         name = _made_name(steps)
         spent = self.budget.over(len(self.trials)) and not is_made(self.shop, parent, step)
+        self.short = self.short or spent
         if self._known(name) is not None or spent:
             return None
         self.progress.begin(f"making {name}", self.budget.elapsed(), self.budget.seconds)

@@ -50,8 +50,8 @@ from trimtab.workbench.task import check_goal, given_task, lost_limits
 from trimtab.workbench.track import Track, trackers
 
 WORK = "work"
-_PROOF_SHARE = 0.3  # of the budget, at most
-_PROVEN = 3.5  # as many times the certify split is answered: by the original, the best untouched and those that gain
+_PROOF_SHARE = 0.22  # of the budget, at most
+_PROVEN = 2.6  # as many times the certify split is answered: by the original, the best untouched and those that gain
 _MEMORY_SHARE = 0.8  # of what is free now, for one worker
 
 
@@ -118,7 +118,7 @@ def search(job: Job, race: Race, warnings: list[str], store: Store) -> Result:
     """Try everything that the budget allows, let the leaders play off, and prove what is best."""
     work, tools = job.output / WORK, plan.toolbox(job.effort.only, train=job.data_request.train is not None)
     interrupted = explore(race, plan.everything(race, tools))
-    if race.budget.left() <= 0:
+    if race.short:
         warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
     if (calls_s := tail_s(race)) > 0.5 * race.budget.seconds:
         warnings.append(
@@ -318,6 +318,7 @@ def explore(race: Race, candidates: Iterator[Variant]) -> bool:
                 _check_first(race, trial)
                 race.budget.reserve_s = _reserve(race) + SHARE * race.budget.seconds
             if race.budget.over(len(race.trials)) and len(race.trials) == len(race.journal):
+                race.short = True
                 break
     except KeyboardInterrupt:
         if not race.trials:
