@@ -1,5 +1,6 @@
 """What the pages say exists: options, commands, links, code; and the site opens without a network."""
 
+import dataclasses
 import importlib.util
 import inspect
 import re
@@ -16,6 +17,7 @@ from trimtab.cli.app import app
 from trimtab.core import plugins, protocols, values
 from trimtab.data.preprocess import read_toml
 from trimtab.stats.noninferiority import fewest_items
+from trimtab.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands
@@ -90,6 +92,13 @@ def test_every_plugin_has_its_section(generate):
     assert all(f"\n### {name}\n" in page for group in plugins.GROUPS for name in plugins.names(group))
     assert "| `share` |" not in page
     assert "| `calibration` | `str` | `'minmax'` | `minmax`, `entropy`, `percentile` |" in page
+
+
+def test_every_option_of_training_has_its_row_with_its_meaning(generate):
+    page = generate.training()
+    assert all(f"\n| `{field.name}` | " in page for field in dataclasses.fields(Recipe))
+    assert "| `epochs` | passes over the train split. | `int` | `10` |" in page
+    assert "| `adam` | `0.001` |" in page
 
 
 def test_every_reading_has_unit_and_direction(generate):

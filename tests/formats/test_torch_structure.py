@@ -299,16 +299,43 @@ def test_what_was_shared_and_is_no_more_becomes_two_layers() -> None:
     assert made[0] is made[2][0]
 
 
+def test_layers_that_shared_their_weights_may_part() -> None:
+    def make() -> Any:
+        one = nn.Linear(3, 3)
+        return nn.Sequential(one, one)
+
+    changed = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    made = restructure(make(), difference(make(), changed))
+    made.load_state_dict(changed.state_dict())
+    assert torch.equal(made(torch.ones(3)), changed(torch.ones(3)))
+
+
+def test_modules_that_were_one_and_are_two_are_refused() -> None:
+    changed = sharing()
+    changed[2][0] = Block()
+    with pytest.raises(Refused, match=r"2\.0 is a Block, which can't be rebuilt"):
+        difference(sharing(), changed)
+
+
+def test_what_stands_in_two_places_is_changed_once() -> None:
+    changed = sharing()
+    del changed[0].scales
+    changed[0].num_heads, changed[0].head_dim = 2, 6
+    made = restructure(sharing(), difference(sharing(), changed))
+    assert made[0] is made[2][0]
+    assert (made[0].num_heads, made[0].head_dim, hasattr(made[0], "scales")) == (2, 6, False)
+
+
 def test_what_was_frozen_stays_frozen() -> None:
     def make() -> Any:
-        net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
+        net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
         net[0].requires_grad_(False)
         return net
 
     changed = make()
-    changed[0], changed[1] = nn.Linear(4, 5), nn.Linear(5, 2)
+    changed[0], changed[1], changed[2] = nn.Linear(4, 5), nn.PReLU(5), nn.Linear(5, 2)
     made = restructure(make(), difference(make(), changed))
-    assert [value.requires_grad for value in made.parameters()] == [False, False, True, True]
+    assert [value.requires_grad for value in made.parameters()] == [False, False, True, True, True]
 
 
 def of_each_size(kind: str, *arguments: Any, **named: Any) -> list[Any]:
@@ -436,6 +463,13 @@ def test_what_can_not_be_rebuilt_is_refused_by_name(change: Any, says: str) -> N
     with pytest.raises(Refused, match=says) as caught:
         difference(Image(), changed)
     assert "\n" not in str(caught.value)
+
+
+def test_a_buffer_that_no_weights_hold_has_to_be_what_the_factory_builds() -> None:
+    changed = odd()
+    changed.mask[0] = 1.0
+    with pytest.raises(Refused, match="mask is not what the factory builds"):
+        difference(odd(), changed)
 
 
 def test_a_module_of_another_class_is_refused() -> None:

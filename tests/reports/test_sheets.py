@@ -132,6 +132,8 @@ def test_a_training_is_told_with_what_it_reached_and_took_and_what_happened(resu
     readings = (
         Reading(name="accuracy", value=0.975, low=0.95, high=0.99, direction="higher", scope="select split"),
         Reading(name="accuracy", value=0.5, place="cat"),
+        Reading(name="f1_macro", value=0.9, scope="select split"),
+        Reading(name="roc_auc", value=None, provenance="unavailable", scope="a single class"),
         Reading(name="train_cpu_time", value=250.0, unit="s"),
     )
     run = Run(
@@ -139,7 +141,7 @@ def test_a_training_is_told_with_what_it_reached_and_took_and_what_happened(resu
         checkpoint=Path("work"), machine=result.machine, time="2026-11-22",
     )  # fmt: skip
     text = printed(run_table(run), 120)
-    assert "Quality accuracy 97.5 % (95.0–99.0); select split" in text
+    assert "Quality read on select split accuracy 97.5 % (95.0–99.0) ROC AUC unavailable: a single class" in text
     assert "Taken train cpu time 250 s" in text
     assert "Notes 1 the loss was nan" in text
     assert "cat" not in text

@@ -89,7 +89,7 @@ def transformer() -> onnx.ModelProto:
 
 NETWORKS = {"cnn": (cnn, (3, 12, 12)), "transformer": (transformer, (16, 64))}
 FACTORIES = Path(__file__).with_name("torch_networks.py")
-TOKENS = ("transformer", "fused", "whole", "shared", "encoder", "broad")
+TOKENS = ("transformer", "fused", "divided", "whole", "shared", "encoder", "broad")
 IMAGES = ("cnn", "grouped", "smooth")
 
 

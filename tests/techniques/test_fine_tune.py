@@ -131,6 +131,15 @@ def test_what_can_not_be_trained_is_refused_with_the_reason(case: Any) -> None:
     assert FineTune().refuses(variant, task) is None
 
 
+def test_a_network_is_never_its_own_teacher(case: Any, at: Any) -> None:
+    variant, task = case()
+    made = FineTune(epochs=1, distill=0.9).apply(variant, at(variant, task))
+    assert dict(made.steps[-1].options)["distill"] == 0.0
+    _, unlabelled = case(False)
+    with pytest.raises(Refused, match="no other PyTorch model that could teach"):
+        FineTune().apply(variant, at(variant, unlabelled, folder="alone"))
+
+
 def test_numbers_are_scored_by_their_error_and_classes_by_their_share(case: Any) -> None:
     variant, task = case()
     split = task.split("select")

@@ -276,6 +276,14 @@ class TestKept:
         assert (made.attention.query.out_features, made.attention.num_heads, made.wide.out_features) == (16, 4, 16)
         assert "can't be told apart" in self.why(before, after)["layers.0.attention.key"]
 
+    def test_heads_that_divide_what_attention_reads_go_only_together_with_it(self, pruned: Any) -> None:
+        _, after = pruned("divided")
+        made = load_live(after.model).layers[0]
+        assert (made.attention.num_heads, made.attention.query.out_features, made.wide.out_features) == (4, 16, 16)
+        _, after = pruned("divided", "narrower", width=True)
+        made = load_live(after.model).layers[0]
+        assert (made.attention.num_heads, made.attention.query.weight.shape, made.wide.out_features) == (2, (8, 8), 16)
+
     def test_pytorchs_own_attention_is_whole_without_width(self, pruned: Any) -> None:
         before, after = pruned("whole")
         made = load_live(after.model).layers[0]

@@ -104,6 +104,24 @@ class Fused(nn.Module):
         return self.out((scores @ value).transpose(1, 2).flatten(2))
 
 
+class Divided(nn.Module):
+    """Attention whose heads divide the width of what it reads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        items, length, width = x.shape
+        query, key, value = (
+            layer(x).view(items, length, self.num_heads, width // self.num_heads).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        found = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self.out(found.transpose(1, 2).reshape(items, length, width))
+
+
 class Whole(nn.Module):
     """PyTorch's own attention."""
 
@@ -239,6 +257,10 @@ def transformer() -> nn.Module:
 
 def fused() -> nn.Module:
     return Transformer(Layer(Fused(16, 4), 16))
+
+
+def divided() -> nn.Module:
+    return Transformer(Layer(Divided(16, 4), 16))
 
 
 def whole() -> nn.Module:

@@ -18,6 +18,7 @@ from trimtab.core.errors import BadInput, TrimtabError
 from trimtab.core.values import Model, Signature, Task, TensorSpec
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.task import open_task
+from trimtab.training import fit as fitting
 from trimtab.training.checkpoint import FILE, Epoch, restore
 from trimtab.training.fit import Course, Fitted, fit
 from trimtab.training.recipe import Recipe
@@ -121,6 +122,33 @@ def test_killed_after_an_epoch_it_ends_as_if_it_never_was(name: str, conv, learn
         with pytest.raises(Killed):
             learn(conv(seed), few, recipe, folder=tmp_path / "parts", heard=killing)
     found = learn(parts, few, recipe, folder=tmp_path / "parts", heard=killing)
+    assert same(parts, whole)
+    assert timeless(found) == timeless(expected)
+
+
+@pytest.mark.parametrize(("pause", "kept"), [(-1.0, 6), (1e9, 4)], ids=["after every step", "after the epoch"])
+def test_killed_within_an_epoch_it_goes_on_from_the_last_checkpoint(
+    pause: float, kept: int, conv, learn, few: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = RECIPES["one cycle of RMSprop"]
+    whole, parts = conv(), conv()
+    expected = learn(whole, few, recipe)
+    monkeypatch.setattr(fitting, "_CHECKPOINT_S", pause)
+    calls = []
+
+    class Dying(torch.nn.Sequential):
+        def forward(self, input: Any) -> Any:
+            calls.extend([1] * self.training)
+            if len(calls) == 7:
+                raise Killed
+            return super().forward(input)
+
+    dying = conv()
+    dying.__class__ = Dying
+    with pytest.raises(Killed):
+        learn(dying, few, recipe, folder=tmp_path / "parts")
+    assert restore(tmp_path / "parts", key(tmp_path / "parts"))[0].steps == kept
+    found = learn(parts, few, recipe, folder=tmp_path / "parts")
     assert same(parts, whole)
     assert timeless(found) == timeless(expected)
 

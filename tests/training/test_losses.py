@@ -71,7 +71,7 @@ def test_numbers_have_the_mean_squared_error(shape: tuple[int, ...]) -> None:
     wanted = np.random.default_rng(0).normal(size=shape if shape != (8, 1) else 8)
     expected = np.mean((given.detach().numpy().reshape(wanted.shape) - wanted) ** 2)
     found = loss("regression", wanted)(given, torch.from_numpy(wanted))
-    assert float(found) == pytest.approx(expected, rel=1e-6)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_half_precision_is_widened_first() -> None:

@@ -77,7 +77,9 @@ def test_answers_are_computed_once_and_found_again(few: Task, teacher: Callable[
     assert len(list((tmp_path / "kept").glob("*.npy"))) == 2, "another teacher never meets these answers"
 
 
-def test_augmented_items_are_answered_as_they_are_seen(few: Task, teacher: Callable[[str], Model], tmp_path: Path) -> None:
+def test_augmented_items_are_answered_as_they_are_seen(
+    few: Task, teacher: Callable[[str], Model], tmp_path: Path
+) -> None:
     assert isinstance(teacher_of([teacher("one")], few, tmp_path, augmented=True), LiveTeacher)
     assert isinstance(teacher_of([teacher("one")], few, tmp_path, augmented=False), KeptTeacher)
 

@@ -362,4 +362,4 @@ def _read(path: Path) -> Recipe:
 def _digest(path: Path, recipe: Recipe) -> str:
     name = recipe.factory.rpartition(":")[2]
     edits = (dumps(recipe.edits),) if recipe.edits else ()
-    return content_digest(digest_files([path / _WEIGHTS]), recipe.source, name, recipe.aliases, )
+    return content_digest(digest_files([path / _WEIGHTS]), recipe.source, name, recipe.aliases, *edits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trimtab.core.values import Contents, Hardware, Inspection, Reading, Run, TensorSpec
@@ -48,7 +49,10 @@ def run_table(found: Run) -> Table:
     """Return how a training went: its quality on the items it was chosen by, what it took, and what happened."""
     table = _sheet()
     overall = [reading for reading in found.readings if reading.place is None]
-    _section(table, "Quality", [(words.label(each.name), _said(each)) for each in overall if each.unit != "s"])
+    quality = [each for each in overall if each.unit != "s" and (found.trace(each.name) or not _is_average(each.name))]
+    where = [("read on", each.scope) for each in quality if each.value is not None][:1]
+    bare = [each if each.value is None else replace(each, scope="") for each in quality]
+    _section(table, "Quality", [*where, *((words.label(each.name), _said(each)) for each in bare)])
     _section(table, "Taken", [(words.label(each.name), _said(each)) for each in overall if each.unit == "s"])
     _section(table, "Notes", [(f"{number}", note) for number, note in enumerate(found.notes, 1)])
     if not found.finished:
@@ -83,6 +87,10 @@ def recipes_table(found: Recipes) -> Table:
             cells[5] = f"{arm.cost.value:.2f}× ({arm.cost.low:.2f}–{arm.cost.high:.2f})"
         table.add_row(*(plain(cell) for cell in cells[: len(columns)]))
     return table
+
+
+def _is_average(name: str) -> bool:
+    return name.endswith(("_macro", "_micro", "_weighted"))
 
 
 def _gain(gain: Interval, metric: str) -> str:

@@ -193,7 +193,7 @@ def _up(rank: int) -> int:
 
 def _tucker_macs(layer: Any, makes: int, takes: int) -> int:
     """Return the multiply-accumulates per output position of a chain with these ranks; full ranks have no 1×1."""
-    total = makes * takes * math.prod(layer.kernel_size)
+    total: int = makes * takes * math.prod(layer.kernel_size)
     total += layer.in_channels * takes * math.prod(layer.stride) if takes < layer.in_channels else 0
     return total + (makes * layer.out_channels if makes < layer.out_channels else 0)
 

@@ -25,7 +25,7 @@ class FineTune:
     """Training on the train split, by labels and by what the original answers (distillation).
 
     The options are those of `trimtab train` (see `training/recipe.py`). Without labels the original is the only
-    teacher, whatever `distill` says.
+    teacher, whatever `distill` says; the original itself learns by labels alone.
     """
 
     epochs: Annotated[int, Choices(3, 10)] = 3
@@ -58,9 +58,9 @@ class FineTune:
         select = task.split("select")
         if select is None:
             raise Refused("training needs items to select by: give data with --data")
-        teaches = teacher.format in ("torch", "huggingface")
+        teaches = teacher.format in ("torch", "huggingface") and teacher.digest != variant.model.digest
         if not task.labelled and not teaches:
-            raise Refused("the items have no labels, and the original is no PyTorch model that could teach")
+            raise Refused("the items have no labels, and there is no other PyTorch model that could teach")
         recipe = Recipe(**{**asdict(self), "distill": self._share(task) if teaches else 0.0}, seed=context.seed)
         augmented = bool(recipe.augmentations)
         course = Course(
