@@ -136,7 +136,8 @@ def provable_loss(trial: Trial, task: Task, max_drop: float) -> float:
     That is its `hoped_loss`, but at most four fifths of the allowed loss, and at least a tenth.
     """
     hoped = hoped_loss(trial, task, max_drop)
-    return float(np.clip(max_drop / 2 if hoped is None else hoped, 0.1 * max_drop, 0.8 * max_drop))
+    most = np.clip(max_drop / 2 if hoped is None else hoped, 0.1 * max_drop, 0.8 * max_drop)
+    return float(f"{most:.3g}")  # as a person would write it: it is part of the label
 
 
 def hoped_loss(trial: Trial, task: Task, max_drop: float) -> float | None:
