@@ -191,6 +191,20 @@ def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
+def not_tried(race: Race, tools: Toolbox) -> list[str]:
+    """Return the techniques that none of the trials used although they could have been, in the order of the plan."""
+    used = {step.technique for trial in race.trials for step in trial.steps}
+    able = [t for t in tools.techniques if t.name not in used and _useful(t, race.goal) and not hasattr(t, "rescue")]
+    wanted = (t for t in able if not lossless(t) or _opens(t, race.shop.original, tools))
+    return [t.name for t in wanted if t.refuses(race.shop.original, race.shop.task) is None]
+
+
+def _opens(export: Technique, original: Variant, tools: Toolbox) -> bool:
+    """Say whether an export makes a format that runtimes run which can't run the original."""
+    made = replace(original.model, format=getattr(export, "produces", ""))
+    return bool(_able(original.after(made, Step(technique=export.name)), tools) - _able(original, tools))
+
+
 def preview(original: Variant, task: Task, goal: Goal, machine: Machine, tools: Toolbox) -> list[str]:
     """Return what a search would try, under the names of its trials, and what not and why, without trying it."""
     known = list(_sources(original, task, tools, lambda expected: expected))
