@@ -187,8 +187,8 @@ def run(given: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=40, help="comparisons of each kind")
-    parser.add_argument("--seconds", type=float, default=14.0, help="of timing for each comparison")
-    parser.add_argument("--processes", type=int, default=5, help="the fewest fresh processes per side")
+    parser.add_argument("--seconds", type=float, default=18.0, help="of timing for each comparison")
+    parser.add_argument("--processes", type=int, default=Care().processes, help="the fewest fresh processes per side")
     parser.add_argument("--threads", type=int, help="of the engine; its own default when not given")
     parser.add_argument("--journal", type=Path, default=WORK / "under_load.jsonl")
     parser.add_argument("--results", type=Path, default=pages.RESULTS)

@@ -68,6 +68,11 @@ class TestOptimize:
         assert "not tried: bf16: it helps only goals and limits on bytes" in done.out
         assert not (tmp_path / "out").exists()
 
+    def test_a_plan_as_json_is_refused(self, trimtab, files, tmp_path):
+        done = trimtab("optimize", files[0], "--output", tmp_path / "out", "--dry-run", "--json")
+        assert done.code == 2
+        assert "--dry-run tells the plan in words: leave --json out" in done.err
+
     @pytest.mark.slow
     def test_a_goal_that_can_not_be_met_is_exit_code_3_with_the_reason(self, trimtab, files, tmp_path):
         words = ["optimize", files[0], "--data", files[1], "--output", tmp_path / "out", "--max-drop", "3pt"]

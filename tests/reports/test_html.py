@@ -300,7 +300,10 @@ def test_where_both_baselines_are_one_the_reader_is_told(result, page):
 
 def test_the_looks_at_the_certify_items_are_told_where_nothing_was_proven(result):
     unproven = replace(result, certificate=None, winner=None, looks=4)
-    assert "The certify items have been tested on 4 times: every look weakens" in Page(html.render(unproven)).text
+    assert (
+        "The certify items have been tested on 4 times, earlier runs included: every look weakens"
+        in Page(html.render(unproven)).text
+    )
     assert "tested on" not in Page(html.render(replace(unproven, looks=0))).text
 
 

@@ -39,7 +39,9 @@ class TestCertificate:
         seen = told(numbers, metric="r2", difference=-0.004, low=-0.01, high=0.002)["What was seen"]
         assert seen == "R² changed by −0.00400 (−0.0100 to +0.0020 at 90 %)"
 
-    @pytest.mark.parametrize(("looks", "said"), [(1, "once"), (3, "3 times: every look weakens the claim a little")])
+    @pytest.mark.parametrize(
+        ("looks", "said"), [(1, "once"), (3, "3 times, earlier runs included: every look weakens the claim a little")]
+    )
     def test_counts_the_looks(self, result, looks, said):
         again = replace(result, certificate=replace(result.certificate, looks=looks))
         assert dict(method.certificate(again))["How often these items were used"] == said

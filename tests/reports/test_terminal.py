@@ -247,7 +247,9 @@ def test_a_percentile_is_told_as_the_bound_it_is(result):
     assert "99 % sure; seen 3.3" in row
 
 
-@pytest.mark.parametrize(("looks", "said"), [(1, "tested on once."), (4, "tested on 4 times: every look weakens")])
+@pytest.mark.parametrize(
+    ("looks", "said"), [(1, "tested on once."), (4, "tested on 4 times, earlier runs included: every look weakens")]
+)
 def test_the_looks_at_the_certify_items_are_told_whatever_was_proven(result, looks, said):
     for shown in (result, replace(result, certificate=None, winner=None)):
         assert said in joined(printed(terminal.verdict(replace(shown, looks=looks))))

@@ -312,6 +312,13 @@ def test_how_exactly_an_error_of_numbers_is_known_says_how_much_a_repair_may_los
     assert plan.provable_loss(trial, race.shop.task, 0.01) == pytest.approx(0.008)
 
 
+def test_what_the_budget_left_out_is_named(race: Race) -> None:
+    tools = plan.toolbox(("onnxruntime", "static-int8", "dynamic-int8", "keep-float", "export-onnx"))
+    assert plan.not_tried(race, tools) == ["static-int8", "dynamic-int8"], "an ONNX model needs no export"
+    tried(race, "static-int8", state="dropped")
+    assert plan.not_tried(race, tools) == ["dynamic-int8"]
+
+
 def test_without_anything_to_protect_there_is_nothing_to_rescue(race: Race, install: Install) -> None:
     install("techniques", "rescue", RESCUE)
     tried(race, value=1.0)

@@ -18,7 +18,7 @@ from trimtab.core.values import Settings, Step, Task, options
 from trimtab.data.text import tokenize_step
 from trimtab.formats.onnx import OnnxFormat
 from trimtab.serving import bundle as subject
-from trimtab.serving.bundle import bundled_variant, load, read_manifest, write_bundle
+from trimtab.serving.bundle import bundled_variant, load, read_manifest, runs_code, write_bundle
 from trimtab.testing.networks import PERCEPTRON, TOKENS
 from trimtab.testing.samples import source
 
@@ -198,6 +198,14 @@ class TestHarm:
         assert "\n" not in str(raised.value)
         assert not (tmp_path / "it ran").exists()
         assert bundled_variant(factory_bundle, read_manifest(factory_bundle), trust_pickle=True).model.format == "torch"
+
+    def test_what_runs_code_is_known_before_it_is_written(self, factory_bundle, given):
+        plain = given(Settings(runtime="onnxruntime")).model
+        called = Step(technique="call", options=options(function="own.code:prepare"))
+        assert runs_code(read_manifest(factory_bundle).variant.model, Task())
+        assert not runs_code(plain, Task())
+        assert runs_code(plain, Task(metric="own.code:metric"))
+        assert runs_code(plain, Task(preprocessing=(called,)))
 
     def test_functions_that_the_manifest_names_are_not_called_unless_it_is_trusted(self, bundle, tmp_path, monkeypatch):
         (tmp_path / "harm.py").write_text("raise SystemExit('it ran')")

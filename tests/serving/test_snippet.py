@@ -96,4 +96,4 @@ def test_engines_without_code_of_their_own_are_run_by_trimtab(runtime, command):
     code = snippet(variant(Settings(runtime=runtime)))
     told = ast.get_docstring(ast.parse(code))
     assert told == f"Runs this model with trimtab and its engine ({runtime}) installed: {command}."
-    assert "trimtab.load(Path(__file__).parent)" in code
+    assert "trimtab.load(Path(__file__).parent, trust_pickle=True)" in code

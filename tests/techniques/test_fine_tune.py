@@ -49,7 +49,9 @@ def case(tmp_path: Path) -> Callable[[bool], tuple[Variant, Task]]:
 
     def make(labelled: bool = True) -> tuple[Variant, Task]:
         data: dict[str, Any] = {"inputs": IMAGES[:1000], "split": np.repeat(["train", "test"], [600, 400])}
-        return variant, open_task(data | ({"labels": LABELS[:1000]} if labelled else {}), variant.model, tmp_path / "data")
+        return variant, open_task(
+            data | ({"labels": LABELS[:1000]} if labelled else {}), variant.model, tmp_path / "data"
+        )
 
     return make
 

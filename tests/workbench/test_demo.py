@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from trimtab.assets import MAX_DROP, SPLIT_SIZES, digits
 from trimtab.core import words
+from trimtab.core.errors import BadInput
 from trimtab.data.request import DataRequest
 from trimtab.workbench.demo import demo_job, save_digits
 from trimtab.workbench.opening import open_model
@@ -33,7 +35,16 @@ def test_what_is_saved_to_play_with_is_the_same_task(tmp_path):
     assert saved.digest == shipped.digest
 
 
-def test_saving_again_replaces_what_was_there(tmp_path):
+@pytest.mark.parametrize("name", ["digits.onnx", "digits.npz"])
+def test_a_file_of_ones_own_is_never_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(BadInput, match=f"{name} is there already and is another file"):
+        save_digits(tmp_path)
+    assert (tmp_path / name).read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_saving_again_leaves_what_was_there(tmp_path):
     for _ in range(2):
         paths = save_digits(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(paths)

@@ -220,6 +220,35 @@ def test_running_a_finished_job_again_tries_nothing_twice(finished: tuple[Job, R
     assert again.certificate.looks == result.certificate.looks if result.certificate else False
 
 
+def test_a_run_that_ended_is_told_again_and_not_run_again(finished: tuple[Job, Result]) -> None:
+    job, result = finished
+    optimize_job(job)
+    kept = [job.output / name for name in ("result.json", "manifest.json", "report.html", "work/journal.jsonl")]
+    before = [path.stat().st_mtime_ns for path in kept]
+    told = Told()
+    assert optimize_job(job, told) == read_result(job.output)
+    assert told.said[-1] == f"{job.output} holds this run, finished: a longer --budget or more --trials would go on"
+    assert [path.stat().st_mtime_ns for path in kept] == before
+    assert result.winner is not None
+
+
+def test_a_report_that_is_missing_is_written_again(finished: tuple[Job, Result]) -> None:
+    job, _ = finished
+    optimize_job(job)
+    (job.output / "report.html").unlink()
+    optimize_job(job)
+    assert (job.output / "report.html").is_file()
+
+
+def test_the_folder_of_a_bundle_that_apply_made_is_refused(job: MakeJob) -> None:
+    given = job()
+    given.output.mkdir()
+    (given.output / "manifest.json").write_text('{"made_by": "trimtab"}')
+    with pytest.raises(BadInput, match="holds a bundle that trimtab apply made; choose another --output"):
+        optimize_job(given)
+    assert [path.name for path in given.output.iterdir()] == ["manifest.json"]
+
+
 def test_a_folder_of_another_run_is_refused(finished: tuple[Job, Result]) -> None:
     job, _ = finished
     with pytest.raises(BadInput, match="holds a run with another goal"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
 from trimtab.workbench import task as subject
 from trimtab.workbench.opening import open_model
-from trimtab.workbench.task import check_goal, given_task, lost_limits
+from trimtab.workbench.task import check_goal, given_task, lost_limits, unseen
 
 INPUTS = PERCEPTRON.inputs(60, 0)["x"]
 LABELS = PERCEPTRON.answer({"x": INPUTS})["scores"].argmax(axis=1)
@@ -54,6 +55,20 @@ def test_a_metric_that_does_not_exist_is_told_before_anything_runs(model, tmp_pa
 def test_what_only_two_classes_have_is_not_ignored_with_more(model, tmp_path, request_, named):
     with pytest.raises(BadInput, match=f"^{named}: that is for two classes, and this task is classification"):
         given_task((INPUTS, LABELS), model, tmp_path, request_)
+
+
+def test_items_that_may_have_chosen_a_bundle_do_not_judge_it(model, tmp_path, monkeypatch):
+    task = given_task((INPUTS, LABELS), model, tmp_path / "data", DataRequest())
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    for certificate, left in (("a certificate", ["calibrate", "certify"]), (None, ["calibrate", "select", "certify"])):
+        held = SimpleNamespace(certificate=certificate)
+        monkeypatch.setattr(subject, "read_manifest", lambda folder, held=held: held)
+        found = unseen(task, ["model.onnx", tmp_path / "bundle"])
+        assert [split.name for split in found.splits] == left
+        assert ("bundle" in " ".join(found.notes)) == (certificate is not None)
+    assert unseen(task, ["model.onnx"]) is task
+    assert unseen(Task(), [tmp_path / "bundle"]) == Task()
 
 
 @pytest.mark.parametrize("drop", [0.0, -0.01, 1.0, 5.0, float("nan")])

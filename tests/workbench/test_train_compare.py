@@ -35,7 +35,11 @@ def asked(tmp_path: Path) -> Training:
     code.write_text(NET)
     images, labels = load_digits(return_X_y=True)
     splits = np.repeat(["train", "test"], [500, 400])
-    data = {"inputs": (images[:900].reshape(-1, 1, 8, 8) / 16).astype(np.float32), "labels": labels[:900], "split": splits}
+    data = {
+        "inputs": (images[:900].reshape(-1, 1, 8, 8) / 16).astype(np.float32),
+        "labels": labels[:900],
+        "split": splits,
+    }
     return Training(model=f"{code}:make", data=data, output=tmp_path / "out", recipe=Recipe(epochs=2, batch=32))
 
 

@@ -77,6 +77,8 @@ def optimize(  # one parameter per option: the command line may have as many as 
     """Find the fastest variant of a model that is proven to be no worse."""
     from trimtab.workbench.optimize import Effort, Job, preview_job
 
+    if dry_run and as_json:
+        raise BadInput("--dry-run tells the plan in words: leave --json out")
     request = replace(items.request(), train=train)
     goal = Goal(
         objective=_objective(minimize, maximize),

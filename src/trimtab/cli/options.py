@@ -27,7 +27,8 @@ _search = functools.partial(typer.Option, rich_help_panel="Search")
 Model = Annotated[
     str,
     typer.Argument(
-        help="A model: .onnx, .xml (OpenVINO), .pt2, package.module:factory, a Hugging Face folder, or a bundle."
+        help="A model: .onnx, .xml (OpenVINO), .pt2, package.module:factory or file.py:factory, a Hugging Face folder, "
+        "or a bundle."
     ),
 ]
 Data = Annotated[
@@ -89,13 +90,17 @@ Margin = Annotated[
 ]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Run on this runtime instead of the format's own.")]
 Output = Annotated[Path, typer.Option("--output", help="The folder for bundle, report and work files.")]
-Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, memory or macs.")]
+Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, memory, macs or parameters.")]
 Maximize = Annotated[
     str | None, _goal("--maximize", help="throughput; without --batch, at the batch that suits the model as given.")
 ]
 Limit = Annotated[list[str] | None, _goal("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')]
 Budget = Annotated[
-    str, _search("--budget", help="Time for the whole run: 90s, 10m, 1h. What is under way when it ends is finished.")
+    str,
+    _search(
+        "--budget",
+        help="Time for the whole run: 90s, 10m, 1h. The search is cut short for proof and final timing, which end it.",
+    ),
 ]
 Trials = Annotated[int | None, _search("--trials", min=1, help="The most variants to try.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]

@@ -63,7 +63,7 @@ def drop(text: str, metric: str | None = None) -> float:
         return value
     value = _quantity(text, _SHARES, "a drop such as 1pt (one point) or 0.5pt")
     if not 0 < value < 1:
-        raise BadInput(f"--max-drop {text!r} is not between 0 and 100 points; type 1pt for one point (0.01)")
+        raise BadInput(f"--max-drop {text!r} allows nothing or everything; type 1pt for one point, which is 0.01")
     if value >= 0.5:
         raise BadInput(f"--max-drop {text!r} would allow to lose half of the quality; type 1pt for one point (0.01)")
     return value

@@ -59,9 +59,10 @@ class Recipe:
 
 
 class TorchFormat:
-    """Modules built by a factory."""
+    """Modules built by a factory; loading one runs the factory's code."""
 
     name = "torch"
+    runs_code = True
     reads = ("weights", "states", "example")
 
     def claims(self, source: str) -> bool:

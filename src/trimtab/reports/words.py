@@ -242,7 +242,7 @@ def proof_words(proof: NoWorse, name: str, other: str) -> str:
 
 def looks(count: int) -> str:
     """Return how often the items of a proof have been used, and what that means."""
-    return "once" if count == 1 else f"{count:,} times: every look weakens the claim a little"
+    return "once" if count == 1 else f"{count:,} times, earlier runs included: every look weakens the claim a little"
 
 
 def percent(share: float) -> str:

@@ -171,7 +171,8 @@ def provable_loss(trial: Trial, task: Task, max_drop: float) -> float:
     That is its `hoped_loss`, but at most four fifths of the allowed loss, and at least a tenth.
     """
     hoped = hoped_loss(trial, task, max_drop)
-    return float(np.clip(max_drop / 2 if hoped is None else hoped, 0.1 * max_drop, 0.8 * max_drop))
+    most = np.clip(max_drop / 2 if hoped is None else hoped, 0.1 * max_drop, 0.8 * max_drop)
+    return float(f"{most:.3g}")  # as a person would write it: it is part of the label
 
 
 def hoped_loss(trial: Trial, task: Task, max_drop: float) -> float | None:
@@ -223,6 +224,20 @@ def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
     parts = (untouched, touched, tuned, unfused, trained, nearly, rescued, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
+
+
+def not_tried(race: Race, tools: Toolbox) -> list[str]:
+    """Return the techniques that none of the trials used although they could have been, in the order of the plan."""
+    used = {step.technique for trial in race.trials for step in trial.steps}
+    able = [t for t in tools.techniques if t.name not in used and _useful(t, race.goal) and not hasattr(t, "rescue")]
+    wanted = (t for t in able if not lossless(t) or _opens(t, race.shop.original, tools))
+    return [t.name for t in wanted if t.refuses(race.shop.original, race.shop.task) is None]
+
+
+def _opens(export: Technique, original: Variant, tools: Toolbox) -> bool:
+    """Say whether an export makes a format that runtimes run which can't run the original."""
+    made = replace(original.model, format=getattr(export, "produces", ""))
+    return bool(_able(original.after(made, Step(technique=export.name)), tools) - _able(original, tools))
 
 
 def preview(original: Variant, task: Task, goal: Goal, machine: Machine, tools: Toolbox) -> list[str]:

@@ -15,7 +15,7 @@ from trimtab.core.engine import misfit, ready
 from trimtab.core.errors import BadInput, Unsafe
 from trimtab.core.files import digest_files, inside, make_folder, whole_folder, write_bytes, write_text
 from trimtab.core.protocols import Array, Arrays, Engine, Opening
-from trimtab.core.values import Certificate, Machine, Measurement, Options, Step, Task, Variant, options
+from trimtab.core.values import Certificate, Machine, Measurement, Model, Options, Step, Task, Variant, options
 from trimtab.data.batches import prepare_raw
 from trimtab.data.text import tokenizer_file
 from trimtab.serving.snippet import snippet
@@ -129,16 +129,25 @@ def bundled_variant(folder: Path, manifest: Manifest, trust_pickle: bool = False
     return replace(manifest.variant, model=replace(model, path=path))
 
 
+def runs_code(model: Model, task: Task) -> bool:
+    """Say whether loading that model, preparing items for it or judging its answers runs code that is named there."""
+    format = plugins.plugin_class("formats", model.format)
+    return bool(getattr(format, "runs_code", False) or _functions(task))
+
+
 def check_code(manifest: Manifest, trust_pickle: bool) -> None:
     """Raise `Unsafe` when preparing items or judging answers would run functions that the manifest names."""
-    task = manifest.task
-    named = [str(dict(step.options).get("function")) for step in task.preprocessing if step.technique == "call"]
-    named += [task.metric] if ":" in task.metric else []
+    named = _functions(manifest.task)
     if named and not trust_pickle:
         raise Unsafe(
             f"the bundle names code to run ({', '.join(named)}); if you trust who made it, add --trust-pickle "
             "(in Python: trust_pickle=True)"
         )
+
+
+def _functions(task: Task) -> list[str]:
+    named = [str(dict(step.options).get("function")) for step in task.preprocessing if step.technique == "call"]
+    return [*named, task.metric] if ":" in task.metric else named
 
 
 class Loaded:

@@ -68,7 +68,7 @@ def run(inputs):
 
 _OTHER = '''import trimtab
 
-model = trimtab.load(Path(__file__).parent)
+model = trimtab.load(Path(__file__).parent, trust_pickle=True)  # who runs this file trusts the bundle already
 
 
 def run(inputs):

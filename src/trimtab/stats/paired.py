@@ -21,7 +21,7 @@ class Interval:
     pairs: int
 
     def verdict(self, neutral: float = 0.0) -> str:
-        """Return "higher" or "lower" where the interval lies on one side of what means no difference, else "unclear"."""
+        """Return "higher" or "lower" where the interval lies on one side of no difference, else "unclear"."""
         return "higher" if self.low > neutral else "lower" if self.high < neutral else "unclear"
 
 
@@ -43,5 +43,8 @@ def ratio(these: Array, others: Array, level: float = 0.95) -> Interval:
         raise BadInput("a ratio of paired runs needs values above 0")
     found = difference(np.log(these), np.log(others), level)
     return Interval(
-        value=float(np.exp(found.value)), low=float(np.exp(found.low)), high=float(np.exp(found.high)), pairs=found.pairs
+        value=float(np.exp(found.value)),
+        low=float(np.exp(found.low)),
+        high=float(np.exp(found.high)),
+        pairs=found.pairs,
     )

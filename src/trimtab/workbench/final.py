@@ -38,7 +38,7 @@ from trimtab.reports.verdict import verdict
 from trimtab.reports.words import amount
 from trimtab.search.limits import broken_limit, quality_limits, unread_limit
 from trimtab.search.race import TIMED, Race, foreign_meters
-from trimtab.serving.bundle import write_bundle
+from trimtab.serving.bundle import runs_code, write_bundle
 from trimtab.serving.evidence import write_evidence
 from trimtab.stats.percentiles import samples_needed
 from trimtab.workbench.instead import instead
@@ -355,6 +355,7 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
         return None
     place = final.place(winner)
     baselines = dict.fromkeys((0, final.untouched))
+    trust = " --trust-pickle" * runs_code(winner.variant.model, race.shop.task)
     claim = (
         f"with {100 * (1 - proof.error):g} % confidence {proof.metric} is at most "
         f"{amount(proof.max_drop, proof.metric)} worse than the original's, on items like the {proof.items} of the "
@@ -369,7 +370,7 @@ def certify(final: Final, winner: Trial) -> Certificate | None:
         looks=looks(split),
         seed=race.seed,
         machine=race.machine,
-        command=final.ending.verify,
+        command=final.ending.verify + trust * (trust not in final.ending.verify),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -36,7 +36,7 @@ from trimtab.search.limits import unread_limit
 from trimtab.search.making import Shop
 from trimtab.search.progress import Progress, Silent
 from trimtab.search.race import Race
-from trimtab.serving.bundle import check_place
+from trimtab.serving.bundle import MANIFEST, check_place
 from trimtab.serving.evidence import EVIDENCE
 from trimtab.workbench.batch import Batch, is_open, open_batch
 from trimtab.workbench.clean import MARK
@@ -45,11 +45,13 @@ from trimtab.workbench.inspect import contents_of
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.playoff import SHARE, play_off
 from trimtab.workbench.proof import MEASURE_SHARE, answers_file, answers_on, once_s
-from trimtab.workbench.report import REPORT, RESULT, write_report
+from trimtab.workbench.report import REPORT, RESULT, read_result, write_report
 from trimtab.workbench.task import check_goal, given_task, lost_limits
 from trimtab.workbench.track import Track, trackers
 
 WORK = "work"
+_DONE = "finished.txt"  # the effort by which a run came to its end
+_INTERRUPTED = "interrupted: the search ended early, the best so far was proven"
 _PROOF_SHARE = 0.22  # of the budget, at most
 _PROVEN = 2.6  # as many times the certify split is answered: by the original, the best untouched and those that gain
 _MEMORY_SHARE = 0.8  # of what is free now, for one worker
@@ -102,6 +104,10 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
         Track(chosen, progress or Silent()) as track,
     ):
         race, warnings = prepare(job, track)
+        if (found := _finished(job)) is not None:
+            race.close()
+            track.stage(f"{job.output} holds this run, finished: a longer --budget or more --trials would go on")
+            return found
         track.start(work, configuration(job, race), race.journal.trials)
         try:
             result = search(job, race, warnings, store)
@@ -111,7 +117,20 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
         written = _written(job, result, track.warnings)
         track.end("finished", [job.output / REPORT, job.output / RESULT])
         late = len(written.warnings) < len(result.warnings) + len(track.warnings)
-        return _written(job, result, track.warnings) if late else written
+        told = _written(job, result, track.warnings) if late else written
+        if _INTERRUPTED not in told.warnings:
+            write_text(work / _DONE, repr(job.effort))
+        return told
+
+
+def _finished(job: Job) -> Result | None:
+    """Return the result of a run that came to its end by the same effort, None when there is something left to do."""
+    done = job.output / WORK / _DONE
+    whole = all((job.output / name).is_file() for name in (RESULT, REPORT))
+    if not whole or not done.is_file() or done.read_text() != repr(job.effort):
+        return None
+    found = read_result(job.output)
+    return found if found.winner is None or (job.output / MANIFEST).is_file() else None
 
 
 def search(job: Job, race: Race, warnings: list[str], store: Store) -> Result:
@@ -119,7 +138,9 @@ def search(job: Job, race: Race, warnings: list[str], store: Store) -> Result:
     work, tools = job.output / WORK, plan.toolbox(job.effort.only, train=job.data_request.train is not None)
     interrupted = explore(race, plan.everything(race, tools))
     if race.short:
-        warnings.append("the budget ended the search before all was tried: a longer --budget may find more")
+        left = plan.not_tried(race, tools)
+        what = f"{', '.join(left)} could be tried" if left else "all was tried"
+        warnings.append(f"the budget ended the search before {what}: a longer --budget may find more")
     if (calls_s := tail_s(race)) > 0.5 * race.budget.seconds:
         warnings.append(
             f"a limit on a percentile needs so many calls that they take about {calls_s:.0f} s, more than half of the "
@@ -127,7 +148,7 @@ def search(job: Job, race: Race, warnings: list[str], store: Store) -> Result:
         )
     start, batch = time.monotonic(), batch_of(job, race.shop.original, race.shop.task)
     if interrupted or decide(race, work):
-        warnings.append("interrupted: the search ended early, the best so far was proven")
+        warnings.append(_INTERRUPTED)
     ending = Ending(
         race=race,
         folder=work,
@@ -181,6 +202,8 @@ def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:
     work = job.output / WORK
     if not (work / MARK).is_file():
         check_place(job.output, EVIDENCE, RESULT, REPORT)
+        if (job.output / MANIFEST).is_file() and not (job.output / RESULT).is_file():
+            raise BadInput(f"{job.output} holds a bundle that trimtab apply made; choose another --output")
     make_folder(home())  # the ledger of looks must be writable: better told now than after the search
     progress.stage("opening the model and the data")
     original = open_model(job.model, work / "model", job.model_request)

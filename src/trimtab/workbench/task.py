@@ -53,6 +53,17 @@ def as_bundled(task: Task, models: Sequence[Any], request: DataRequest) -> Task:
     return task
 
 
+def unseen(task: Task, models: Sequence[Any]) -> Task:
+    """Return the task without the select items where a bundle among the models was chosen on such items."""
+    folders = [Path(model) for model in models if isinstance(model, str | Path) and (Path(model) / MANIFEST).is_file()]
+    chosen = [str(folder) for folder in folders if read_manifest(folder).certificate is not None]
+    if not chosen or task.split("certify") is None or task.split("select") is None:
+        return task
+    note = f"judged on the certify items alone: the select items may have chosen {', '.join(chosen)}"
+    splits = tuple(split for split in task.splits if split.name != "select")
+    return replace(task, splits=splits, notes=(*task.notes, note))
+
+
 def check_goal(goal: Goal, task: Task) -> None:
     """Raise `BadInput` when nothing reads what the goal improves or limits, or no test can be about what it allows."""
     if goal.objective not in (*TIMED, *_COUNTED) and not foreign_meters():

@@ -18,7 +18,7 @@ from trimtab.workbench import measure as measuring
 from trimtab.workbench.compare import Care
 from trimtab.workbench.opening import ModelRequest, default_settings, example_of, open_model, shared
 from trimtab.workbench.optimize import Effort, Job, optimize_job
-from trimtab.workbench.task import as_bundled, given_task
+from trimtab.workbench.task import as_bundled, given_task, unseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def compare(
 ) -> Comparison:
     """Compare models with the first one: is one faster, and is it no worse? Arguments as in `optimize`."""
     with opened(models, task, requests or Requests()) as (variants, given):
-        return comparing.compare(variants, given, goal, care)
+        return comparing.compare(variants, unseen(given, models), goal, care)
 
 
 @contextmanager

@@ -67,7 +67,9 @@ def verify(bundle: Path, data: Any, folder: Path, check: Check | None = None) ->
     manifest = read_manifest(bundle)
     certificate = manifest.certificate
     if certificate is None:
-        raise BadInput(f"{bundle} has no certificate: it was made for speed only, there is nothing to verify")
+        raise BadInput(
+            f"{bundle} has no certificate (trimtab apply made it, or it is for speed only): there is nothing to verify"
+        )
     check_code(manifest, check.trust_pickle)
     evidence = read_evidence(bundle)
     variant = bundled_variant(bundle, manifest, check.trust_pickle)
