@@ -32,7 +32,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Maps images [N, 1, 28, 28] to ten logits; each stage after the first doubles the channels and halves the sides."""
+    """Maps images [N, 1, 28, 28] to ten logits; later stages double the channels and halve the sides."""
 
     def __init__(self, width: int, blocks: Sequence[int]) -> None:
         super().__init__()

@@ -298,7 +298,7 @@ def _quick(technique: Technique) -> bool:
 
 
 def _retrained(race: Race, tools: Toolbox, step: Step, trainer: Technique) -> Generator[Variant, None, bool]:
-    """Yield what a step and training make of the original, as it is and quantized; return whether any keeps the goal."""
+    """Yield what a step and training make of the original, also quantized; return whether any keeps the goal."""
     changed = race.made(race.shop.original, step)
     learnt = None if changed is None else race.made(changed, Step(technique=trainer.name), _SCHOOL)
     if learnt is None:
@@ -331,7 +331,7 @@ def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step, share: flo
 
 
 def _on_best(race: Race, tools: Toolbox, made: Variant) -> Iterator[Variant]:
-    """Yield a variant on the settings that were best for each runtime with the given weights, or the runtime's first."""
+    """Yield a variant on the settings that were best for each runtime with the given weights, or its first."""
     for runtime in tools.runtimes:
         best = settings_of(untouched_trials(race), runtime.name)[:2]
         tried = best or list(runtime.settings(race.machine, race.goal.workload))[:1]
