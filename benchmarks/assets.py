@@ -93,6 +93,39 @@ def mobilenet(folder: Path) -> Asset:
     return _asset(folder, module, factory, {"image": prepared[:300]}, folder / "data", options)
 
 
+def fashion(folder: Path) -> Asset:
+    """Make ResNet-18 of width 32 with the weights that are committed, and Fashion-MNIST.
+
+    `fashion.json` beside the weights is the recipe that made them. The 10,000 test images certify and do nothing else;
+    of the training images 300 calibrate and 5,000 select.
+    """
+    data = fashion_mnist(folder)
+    factory = "fashion.py:resnet18"
+    weights = networks.MODELS / "fashion.safetensors"
+    module = networks.build(factory, networks.read_safetensors(weights))
+    with np.load(data) as held:
+        pixels = held["inputs"][held["split"] == "calibrate", None].astype(np.float32)
+    calibration = {"image": ((pixels / 255 - 0.1307) / 0.3081).astype(np.float32)}
+    return _asset(folder, module, factory, calibration, data, ("--preprocess", "mnist"))
+
+
+def fashion_mnist(folder: Path) -> Path:
+    """Write Fashion-MNIST as `fashion.npz` with the split of every item, and return its path."""
+    source = fetch(Package("apt", "dataset-fashion-mnist")) / "usr" / "share" / "datasets" / "fashion-mnist"
+    images = [items.read_idx(source / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")]
+    labels = [items.read_idx(source / f"{part}-labels-idx1-ubyte.gz") for part in ("train", "t10k")]
+    counts = {"train": 54_700, "calibrate": 300, "select": 5_000}
+    names = np.random.default_rng(SEED).permutation(np.repeat(list(counts), list(counts.values())))
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        folder / "fashion.npz",
+        inputs=np.concatenate(images),
+        labels=np.concatenate(labels),
+        split=np.concatenate([names, np.repeat("certify", len(labels[1]))]),
+    )
+    return folder / "fashion.npz"
+
+
 def minilm(folder: Path) -> Asset:
     """Make MiniLM with a linear head and BBC news: 500 texts fit the head and calibrate, the others are judged."""
     texts, labels = _bbc_news()
@@ -169,6 +202,7 @@ def minilm_random(folder: Path) -> Asset:
 ASSETS: dict[str, Callable[[Path], Asset]] = {
     "digits": embedded_digits,
     "mnist": mnist,
+    "fashion": fashion,
     "mobilenet": mobilenet,
     "minilm": minilm,
     "spam": spam,
