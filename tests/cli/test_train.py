@@ -96,3 +96,11 @@ def test_what_is_no_network_of_pytorch_is_refused(trimtab, words, files):
     done = trimtab("train", files[0], *words[2:])
     assert done.code == 2
     assert "is onnx, and training needs PyTorch" in done.err
+
+
+def test_two_processes_tell_as_one(trimtab, words, tmp_path):
+    done = trimtab(*words, "--epochs", "2", "--processes", "2")
+    assert done.code == 0, done.err
+    assert [line[:7] for line in done.out.splitlines() if line.startswith("epoch ")] == ["epoch 1", "epoch 2"]
+    assert done.out.count("trained: ") == 1
+    assert {path.name for path in (tmp_path / "out" / "work" / "logs").iterdir()} == {"process-0.log", "process-1.log"}

@@ -15,7 +15,7 @@ from trimtab.training.recipe import Recipe
 
 torch = pytest.importorskip("torch")
 
-from trimtab.training.losses import Loss, balanced, l1_norm  # noqa: E402 (after the skip)
+from trimtab.training.losses import Loss, add_l1, balanced, l1_norm  # noqa: E402 (after the skip)
 
 functional = torch.nn.functional
 LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 0])
@@ -133,3 +133,14 @@ def test_who_answers_as_the_teacher_does_has_nothing_to_learn(kind: str, width: 
 def test_a_teacher_of_other_classes_is_refused() -> None:
     with pytest.raises(BadInput, match="the teacher answers 5 numbers an item and the network 3"):
         loss(distill=0.5).taught(outputs(8, 3), torch.zeros(8, 5))
+
+
+def test_the_gradient_of_an_l1_penalty_is_what_autograd_finds() -> None:
+    start = torch.tensor([[1.0, -2.0, 0.0], [3.0, 0.5, -0.1]])
+    one, other = (start.clone().requires_grad_() for _ in range(2))
+    (one.square().sum() + 0.3 * l1_norm([one])).backward()
+    other.square().sum().backward()
+    bare = start.clone().requires_grad_()
+    assert add_l1([other, bare], 0.3) == pytest.approx(2 * 0.3 * float(l1_norm([start])))
+    torch.testing.assert_close(other.grad, one.grad)
+    torch.testing.assert_close(bare.grad, 0.3 * start.sign())

@@ -286,12 +286,14 @@ def train(
     seeds: o.Seeds = 3,
     target: o.Target = None,
     budget: o.TrainingBudget = None,
+    processes: o.Processes = 1,
     items: o.DataOptions,
     opening: o.ModelOptions,
     as_json: o.AsJson = False,
 ) -> None:
     """Train a network on data: the best epoch's weights, learning curves, and all it takes to continue."""
     from trimtab.reports.sheets import epoch_line, recipes_table, run_table
+    from trimtab.training.group import torchrun_started
     from trimtab.training.recipe import read_recipe
     from trimtab.workbench.train import Heard, Training
     from trimtab.workbench.train import train as fit
@@ -306,6 +308,7 @@ def train(
         data_request=replace(items.request(), train=train),
         model_request=opening.request(),
         seconds=math.inf if budget is None else words.seconds(budget),
+        processes=processes,
         command=shlex.join(["trimtab", *sys.argv[1:]]),
     )
     console = _console(stderr=as_json)
@@ -314,7 +317,10 @@ def train(
         return lambda epoch, metric: console.print(epoch_line(epoch, metric, label), highlight=False, soft_wrap=True)
 
     if compare is None:
-        _show(fit(asked, heard()), run_table, as_json)
+        run = fit(asked, heard())
+        if torchrun_started()[0]:
+            return  # the first process tells
+        _show(run, run_table, as_json)
     else:
         _show(compare_recipes(asked, compare, seeds, target, heard), recipes_table, as_json)
     if not as_json:

@@ -167,6 +167,10 @@ Target = Annotated[float | None, _search("--target", help="With --compare: the m
 TrainingBudget = Annotated[
     str | None, _search("--budget", help='The most time, such as "30m"; then continue with the same command.')
 ]
+Processes = Annotated[
+    int,
+    _search("--processes", min=1, help="How many processes train together on this machine, a share of a batch each."),
+]
 FiguresOutput = Annotated[
     Path | None, typer.Option("--output", help="Where the figures go; the run's folder by default.")
 ]

@@ -181,7 +181,7 @@ class Process:
             self.close()  # its answer would be taken for that of the next call
             raise
         if kind == "error":
-            raise _revived(*content)
+            raise revived(*content)
         return content
 
     def _wait(self, pipe: Connection, timeout_s: float | None, doing: str) -> None:
@@ -205,14 +205,7 @@ class Process:
         if code == -signal.SIGKILL:
             return WorkerOutOfMemory(f"was killed ({doing}), most likely because the memory ran out")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return WorkerCrashed(f"crashed with {how} ({doing}){self._last_words()}")
-
-    def _last_words(self) -> str:
-        try:
-            lines = self.log.read_text(errors="replace").strip().splitlines()
-        except OSError:
-            return ""
-        return f": {lines[-1][:200]}" if lines else ""
+        return WorkerCrashed(f"crashed with {how} ({doing}){last_words(self.log)}")
 
     def _fail(self, error: TrimtabError) -> NoReturn:
         self._dead = error
@@ -248,12 +241,21 @@ def imported(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def last_words(log: Path) -> str:
+    """Return ": " and the last line of a log, or nothing where there is none."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f": {lines[-1][:200]}" if lines else ""
+
+
 def _temporary_log() -> Path:
     with tempfile.NamedTemporaryFile(prefix="trimtab-", suffix=".log", delete=False) as file:
         return Path(file.name)
 
 
-def _revived(name: str, message: str) -> TrimtabError:
+def revived(name: str, message: str) -> TrimtabError:
     """Return the error of that name with its message as it was; a crash when it is none of ours."""
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, TrimtabError)):
@@ -274,7 +276,8 @@ def silence_telemetry() -> None:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # makes its import fail, which openvino expects
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have this process killed when the one that started it ends, and first when the memory runs out."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     with contextlib.suppress(OSError):
@@ -304,7 +307,7 @@ def _serve(pipe: Connection) -> None:
 
 def main() -> None:
     """Serve one object on the socket whose number is the first argument."""
-    _die_with_parent()
+    die_with_parent()
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError, KeyboardInterrupt):
         _serve(Connection(int(sys.argv[1])))
     sys.stderr.flush()

@@ -20,8 +20,9 @@ from trimtab.formats.torch_tracing import import_torch
 from trimtab.training import checkpoint
 from trimtab.training.augment import Augment, mixed
 from trimtab.training.checkpoint import Epoch, Position
+from trimtab.training.group import ALONE, Group
 from trimtab.training.loader import Batch, Loader
-from trimtab.training.losses import Loss, l1_norm
+from trimtab.training.losses import Loss, add_l1
 from trimtab.training.network import Network, seeded, tensors_of, told
 from trimtab.training.optimizers import Optimizer, decayed
 from trimtab.training.recipe import Recipe
@@ -32,6 +33,7 @@ Score = Callable[[Array], float]
 """Tells how good the outputs on the select split are; higher is better."""
 
 _CHECKPOINT_S = 60.0
+_APART = 1_000_003  # between the seeds of the processes that train together
 _BRAKE, _BRAKES = 0.5, 3  # by how much, and how often, a diverging fit is slowed before it is given up
 
 
@@ -50,10 +52,11 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """Where and how long a fit runs, and who hears of every epoch.
+    """Where, with whom and how long a fit runs, and who hears of every epoch.
 
     `folder` keeps the checkpoint, `start` names what the fit begins with (the digests of the model and its teachers),
-    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds.
+    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds. Of a `group` of processes
+    the first one judges, keeps the checkpoint, has the clock and tells.
     """
 
     folder: Path
@@ -61,6 +64,7 @@ class Course:
     teacher: Teacher | None = None
     deadline: float = math.inf
     heard: Callable[[Epoch], None] = lambda epoch: None
+    group: Group = ALONE
 
 
 def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Score, course: Course) -> Fitted:
@@ -78,24 +82,18 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
         BadInput: there is nothing to train on, or the checkpoint is of another fit.
         TrimtabError: the loss diverges at every learning rate that was tried.
     """
-    train, select = task.split("train"), task.split("select")
-    if train is None:
-        raise BadInput("there are no items to train on: give them with --train, or name some of the data train")
+    work, select, group = _begun(module, signature, task, recipe, course), task.split("select"), course.group
     if select is None:
         raise BadInput("there are no items to choose the best epoch by: give them with --data")
-    loader = Loader(task, train, recipe.batch, recipe.seed)
-    if not len(loader):
-        raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
-    if recipe.distill and course.teacher is None:
-        raise BadInput("distill needs a teacher: name one with --teacher")
-    network = Network(module, signature, task, recipe)
-    key = content_digest(course.start, repr(signature), task.digest, recipe.options())
-    loss = Loss(task, recipe, labels_of(train))
-    work = _Fit(network, loader, loss, recipe, course, key)
 
     def judge() -> float | None:
-        outputs = network.predict(task, select)
-        return score(outputs) if np.isfinite(outputs).all() else None
+        found, known = math.nan, False
+        if group.rank == 0:
+            outputs = work.network.predict(task, select)
+            known = bool(np.isfinite(outputs).all())
+            found = score(outputs) if known else math.nan
+        found, all_finite = group.first(found, known)
+        return found if all_finite else None
 
     work.begin()
     finished = True
@@ -108,6 +106,33 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
     return work.end(finished)
 
 
+def fitted(module: Any, signature: Signature, task: Task, recipe: Recipe, course: Course) -> Fitted:
+    """Return how a fit went that other processes ran, and give the module what they learnt.
+
+    Raises:
+        BadInput: there is no checkpoint of theirs.
+    """
+    work = _begun(module, signature, task, recipe, course)
+    if not work.restored():
+        raise BadInput(f"there is no checkpoint in {course.folder}, so nothing to read; train first")
+    return work.end(work.over())
+
+
+def _begun(module: Any, signature: Signature, task: Task, recipe: Recipe, course: Course) -> _Fit:
+    """Return the fit that a recipe describes, before its first step."""
+    train = task.split("train")
+    if train is None:
+        raise BadInput("there are no items to train on: give them with --train, or name some of the data train")
+    loader = Loader(task, train, recipe.batch, recipe.seed, course.group.share)
+    if not len(loader):
+        raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
+    if recipe.distill and course.teacher is None:
+        raise BadInput("distill needs a teacher: name one with --teacher")
+    network = Network(module, signature, task, recipe, course.group)
+    key = content_digest(course.start, repr(signature), task.digest, recipe.options())
+    return _Fit(network, loader, Loss(task, recipe, labels_of(train)), recipe, course, key)
+
+
 class _Diverged(ArithmeticError):
     """The loss, or what the network answers, is not a number any more."""
 
@@ -117,8 +142,8 @@ class _Fit:
 
     def __init__(self, network: Network, loader: Loader, loss: Loss, recipe: Recipe, course: Course, key: str) -> None:
         self._torch = import_torch("training")
-        self._network, self._loader, self._loss, self._recipe = network, loader, loss, recipe
-        self._course, self._key = course, key
+        self.network, self._loader, self._loss, self._recipe = network, loader, loss, recipe
+        self._course, self._group, self._key = course, course.group, key
         self._augment = Augment(recipe.augmentations)
         self._optimizer = Optimizer(network.module, recipe)
         self._place = Position()
@@ -126,10 +151,10 @@ class _Fit:
 
     def begin(self) -> None:
         """Go on from the checkpoint, or begin with one: whatever happens, there is a state to go back to."""
-        if not self._restored():
-            if not self._network.finite():
+        if not self.restored():
+            if not self.network.finite():
                 raise BadInput("the weights hold NaN or infinity before any training; give others with --weights")
-            seeded(self._recipe.seed)
+            self._seed()
             self._save()
 
     def over(self) -> bool:
@@ -154,7 +179,7 @@ class _Fit:
 
     def _train(self) -> bool:
         """Take the steps that are left of the epoch, or those that the deadline leaves; return whether it has ended."""
-        self._network.module.train()
+        self.network.module.train()
         clocks, saved = self._clocks(), time.monotonic()
         for batch in self._loader.epoch(self._place.epoch, self._place.batch):
             loss = self._step(batch)
@@ -162,38 +187,45 @@ class _Fit:
             self._place = replace(place, batch=place.batch + 1, steps=place.steps + 1, loss_sum=place.loss_sum + loss)
             self._switch_if_due()
             now = time.monotonic()
-            if now >= self._course.deadline:
+            over, due = self._group.first(now >= self._course.deadline, now - saved > _CHECKPOINT_S)
+            if over:
                 break
-            if now - saved > _CHECKPOINT_S:
+            if due:
                 self._spend(clocks)
                 self._save()
                 clocks, saved = self._clocks(), time.monotonic()
         self._spend(clocks)
-        return self._place.batch == len(self._loader)
+        return self._place.batch >= len(self._loader)
 
     def _step(self, batch: Batch) -> float:
         """Take one step of the optimizer on a batch and return its mean loss."""
-        recipe, place = self._recipe, self._place
-        total = 0.0
-        for part in _parts(batch, recipe.batch // recipe.accumulate):
-            loss = self._loss_of(part) * (len(part.rows) / len(batch.rows))
-            with told("the network can't be trained"):
-                loss.backward()
+        recipe, place, group = self._recipe, self._place, self._group
+        total, parts = 0.0, list(_parts(batch, recipe.batch // recipe.accumulate, group.share[1]))
+        for number, part in enumerate(parts, start=1):
+            with self.network.exchanging(number == len(parts)):
+                loss = self._loss_of(part) * (len(part.rows) * group.share[1] / batch.of)
+                with told("the network can't be trained"):
+                    loss.backward()
             total += loss.item()
+        total = group.summed(total)[0] / group.share[1]
+        if recipe.l1:
+            total += add_l1(decayed(self.network.module), recipe.l1)
         if not math.isfinite(total):
             raise _Diverged(f"the loss was {total} in epoch {place.epoch + 1}, step {place.steps + 1}")
         if recipe.clip is not None:
-            self._torch.nn.utils.clip_grad_norm_(self._network.module.parameters(), recipe.clip)
+            self._torch.nn.utils.clip_grad_norm_(self.network.module.parameters(), recipe.clip)
         done = place.epoch + (place.batch + 1) / len(self._loader)
         self._optimizer.step(share_of_rate(recipe, done) * place.brake)
         self._optimizer.clear()
-        self._network.average()
+        self.network.average()
         return total
 
     def _loss_of(self, batch: Batch) -> Any:
-        """Return the loss of a batch with its graph: augmented, against labels and teacher, with the L1 penalty."""
-        recipe, tensors, share = self._recipe, tensors_of(batch.feed), 1.0
-        labels = None if batch.labels is None else self._torch.from_numpy(np.ascontiguousarray(batch.labels))
+        """Return the loss of a batch with its graph: augmented, against labels and teacher."""
+        recipe, device, share, labels = self._recipe, self._group.device, 1.0, None
+        tensors = tensors_of(batch.feed, device)
+        if batch.labels is not None:
+            labels = self._torch.from_numpy(np.ascontiguousarray(batch.labels)).to(device)
         other = labels
         if recipe.augmentations:
             images = next((name for name, x in tensors.items() if x.ndim == 4 and x.is_floating_point()), None)
@@ -205,7 +237,7 @@ class _Fit:
             if "mixup" in recipe.augmentations:
                 tensors[images], order, share = mixed(tensors[images])
                 other = None if labels is None else labels[order]
-        outputs, loss = self._network.answer(tensors), 0.0
+        outputs, loss = self.network.answer(tensors), 0.0
         with told("what the network answers can't be compared with what it should answer"):
             if labels is not None and recipe.distill < 1:
                 loss = share * self._loss(outputs, labels)
@@ -214,7 +246,7 @@ class _Fit:
             if recipe.distill and self._course.teacher is not None:
                 taught = self._loss.taught(outputs, self._course.teacher(batch.rows, tensors))
                 loss = (1 - recipe.distill) * loss + recipe.distill * taught
-        return loss + recipe.l1 * l1_norm(decayed(self._network.module)) if recipe.l1 else loss
+        return loss
 
     def _validated(self, score: float | None) -> Epoch:
         """End the epoch with its score, None where there is none, and return what is known of it."""
@@ -235,7 +267,7 @@ class _Fit:
         )
         best = place.best
         if best is None or score > place.history[best - 1].score:
-            best, self._best = epoch.number, self._network.weights()
+            best, self._best = epoch.number, self.network.weights()
         self._place = replace(
             place,
             epoch=epoch.number,
@@ -250,37 +282,48 @@ class _Fit:
 
     def _save(self) -> None:
         """Write the checkpoint of a state that is worth going back to."""
-        if not self._network.finite():
+        (broken,) = self._group.summed(not self.network.finite())
+        if broken:
             raise _Diverged(f"the weights were not finite after step {self._place.steps:,}")
+        random = self._group.collected(self._torch.get_rng_state())
         parts = {
-            **self._network.state(),
+            **self.network.state(),
             "optimizer": self._optimizer.state(),
             "best": self._best,
-            "random": {"state": self._torch.get_rng_state()},
+            "random": {str(rank): state for rank, state in enumerate(random)},
         }
-        checkpoint.save(self._course.folder, self._key, self._place, parts)
+        if self._group.rank == 0:
+            checkpoint.save(self._course.folder, self._key, self._place, parts)
+
+    def _seed(self) -> None:
+        """Begin the random numbers of this process, which are not those of another one."""
+        seeded(self._recipe.seed + _APART * self._group.share[0])
 
     def forget(self) -> None:
         """Leave nothing to go on from where not one step was taken: what was refused is asked otherwise next time."""
-        if self._place.steps == 0:
+        if self._place.steps == 0 and self._group.rank == 0:
             checkpoint.discard(self._course.folder)
 
     def end(self, finished: bool) -> Fitted:
         """Give the module the best weights, in evaluation mode, and return how the fit went."""
-        self._network.leave(self._best)
+        self.network.leave(self._best)
         place = self._place
         return Fitted(history=place.history, best=place.best, notes=place.notes, finished=finished)
 
-    def _restored(self) -> bool:
+    def restored(self) -> bool:
+        """Go on from the checkpoint; return False where there is none."""
         found = checkpoint.restore(self._course.folder, self._key)
         if found is None:
             return False
         self._place, parts = found
-        self._network.restore(parts)
-        self._optimizer = Optimizer(self._network.module, self._recipe)
+        self.network.restore(parts)
+        self._optimizer = Optimizer(self.network.module, self._recipe)
         self._optimizer.restore(self._place.switched, parts["optimizer"])
         self._best = parts.get("best", {})
-        self._torch.set_rng_state(parts["random"]["state"])
+        if (random := parts["random"].get(str(self._group.rank))) is None:
+            self._seed()  # there were fewer processes
+        else:
+            self._torch.set_rng_state(random)
         return True
 
     def _go_back(self, why: str) -> None:
@@ -288,13 +331,14 @@ class _Fit:
         brake = self._place.brake * _BRAKE
         rate = self._optimizer.rate * brake
         if brake < _BRAKE**_BRAKES:
+            self._group.collected(self._torch.zeros(1))  # the others have read what is discarded
             checkpoint.discard(self._course.folder)
             raise TrimtabError(
                 f"training diverges: {why}, after going back {_BRAKES} times to half the learning rate; "
                 f"give an lr below {rate:.1g}, a longer warmup, or clip=1"
             )
         self._optimizer.clear()
-        self._restored()
+        self.restored()
         said = f"{why}: went back to step {self._place.steps:,}, on with a learning rate of {rate:.2g}"
         self._place = replace(self._place, brake=brake, notes=(*self._place.notes, said))
         self._save()
@@ -311,15 +355,21 @@ class _Fit:
         return time.monotonic(), time.process_time(), self._loader.waited_s
 
     def _spend(self, since: tuple[float, float, float]) -> None:
-        spent = [old + now - then for old, now, then in zip(self._place.spent, self._clocks(), since, strict=True)]
-        self._place = replace(self._place, spent=(spent[0], spent[1], spent[2]))
+        wall, cpu, waited = (now - then for now, then in zip(self._clocks(), since, strict=True))
+        (cpu,) = self._group.summed(cpu)
+        spent = self._place.spent
+        self._place = replace(self._place, spent=(spent[0] + wall, spent[1] + cpu, spent[2] + waited))
 
 
-def _parts(batch: Batch, most: int) -> Iterator[Batch]:
-    """Yield a batch in equal parts of about `most` items; none is of a single item, unless that is what is wanted."""
-    count = len(batch.rows)
+def _parts(batch: Batch, most: int, processes: int = 1) -> Iterator[Batch]:
+    """Yield the share of a batch in equal parts, of about `most` items in all processes.
+
+    None is of a single item, unless that is what is wanted.
+    """
+    count, most = len(batch.rows), max(1, most // processes)
     parts = math.ceil(count / most) if most == 1 else max(1, min(math.ceil(count / most), count // 2))
     edges = [count * number // parts for number in range(parts + 1)]
     for rows in (slice(*ends) for ends in itertools.pairwise(edges)):
         feed = {name: array[rows] for name, array in batch.feed.items()}
-        yield Batch(rows=batch.rows[rows], feed=feed, labels=None if batch.labels is None else batch.labels[rows])
+        labels = None if batch.labels is None else batch.labels[rows]
+        yield Batch(rows=batch.rows[rows], feed=feed, labels=labels, of=batch.of)

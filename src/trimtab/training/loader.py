@@ -19,18 +19,22 @@ from trimtab.data.batches import labels as labels_of
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """Items to train on: their positions in the split, prepared for the model, with their labels if they have any."""
+    """Items to train on: their positions in the split, prepared for the model, with their labels if they have any.
+
+    `of` is the number of items of the batch in all processes together.
+    """
 
     rows: NDArray[np.int64]
     feed: Feed
     labels: Array | None
+    of: int
 
 
 class Loader:
     """Batches of a split: the order depends on the seed and the epoch only, so that any epoch can be begun anywhere.
 
     `share` = (part, parts) hands out every parts-th item of each batch, for training in several processes. A last
-    batch of a single item is left out: batch normalization can't be trained on it.
+    batch of which a share would be a single item is left out: batch normalization can't be trained on it.
     """
 
     def __init__(self, task: Task, split: Split, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
@@ -41,7 +45,7 @@ class Loader:
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
         whole, rest = divmod(len(self._split), self._batch)
-        return whole + (rest >= max(2, self._share[1]))
+        return whole + (rest >= 2 * self._share[1])
 
     def rows(self, epoch: int, number: int) -> NDArray[np.int64]:
         """Return the positions in the split of the items of one batch (of this process's share of them).
@@ -49,8 +53,11 @@ class Loader:
         They come in the order of the epoch, so that each part of a batch is a random sample as well.
         """
         part, parts = self._share
+        return self._whole(epoch, number)[part::parts]
+
+    def _whole(self, epoch: int, number: int) -> NDArray[np.int64]:
         order = _order(self._seed, epoch, len(self._split))
-        return order[number * self._batch : (number + 1) * self._batch][part::parts]
+        return order[number * self._batch : (number + 1) * self._batch]
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield every batch from `start` on; the next one is read while the last one is used.
@@ -72,7 +79,8 @@ class Loader:
     def _read(self, epoch: int, number: int) -> Batch:
         rows = self.rows(epoch, number)
         labels = None if self._labels is None else self._labels[rows]
-        return Batch(rows=rows, feed=feeds(self._task, self._split, rows), labels=labels)
+        of = len(self._whole(epoch, number))
+        return Batch(rows=rows, feed=feeds(self._task, self._split, rows), labels=labels, of=of)
 
 
 @lru_cache(maxsize=2)

@@ -38,10 +38,11 @@ class Loss:
         if not self._classes:
             return losses.mse_loss(outputs.reshape(labels.shape), labels.to(outputs.dtype))
         flat = outputs.reshape(len(outputs), -1)
+        weights = None if self._weights is None else self._weights.to(flat.device)
         if flat.shape[1] > 1:
-            return losses.cross_entropy(flat, labels, self._weights, label_smoothing=self._smoothing)
+            return losses.cross_entropy(flat, labels, weights, label_smoothing=self._smoothing)
         wanted = labels.to(flat.dtype) * (1 - self._smoothing) + self._smoothing / 2
-        weights = None if self._weights is None else self._weights[labels]
+        weights = None if weights is None else weights[labels]
         return losses.binary_cross_entropy_with_logits(flat[:, 0], wanted, weights)
 
     def taught(self, outputs: Any, answers: Any) -> Any:
@@ -57,7 +58,7 @@ class Loss:
                 f"the teacher answers {sizes[0]} numbers an item and the network {sizes[1]}; "
                 "give a teacher of the same classes"
             )
-        answers = answers.reshape(outputs.shape)
+        answers = answers.reshape(outputs.shape).to(outputs.device)
         if not self._classes:
             return losses.mse_loss(outputs, answers)
         flat, wanted = outputs.reshape(len(outputs), -1), answers.reshape(len(outputs), -1)
@@ -76,3 +77,15 @@ def balanced(labels: Array, classes: int) -> Array:
 def l1_norm(weights: Sequence[Any]) -> Any:
     """Return the sum of the absolute values of some weights."""
     return sum(weight.abs().sum() for weight in weights)
+
+
+def add_l1(weights: Sequence[Any], factor: float) -> float:
+    """Add the gradient of an L1 penalty, factor · sign(weight), to that of some weights; return the penalty.
+
+    It is no part of the graph, because processes that train together exchange only what `forward` uses.
+    """
+    with import_torch("training").no_grad():
+        for weight in weights:
+            slope = factor * weight.sign()
+            weight.grad = slope if weight.grad is None else weight.grad.add_(slope)
+        return factor * float(l1_norm(weights))

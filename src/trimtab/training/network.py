@@ -15,27 +15,40 @@ from trimtab.core.values import Signature, Split, Task
 from trimtab.data.batches import Feed, ahead, batches
 from trimtab.data.labels import answer_spec
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, first_line, import_torch
+from trimtab.training.group import ALONE, Group, raise_if_lost
 from trimtab.training.recipe import Recipe
 
 _AT_ONCE = 256  # items a call, where nothing is learnt
 
 
 class Network:
-    """A `torch.nn.Module` that is trained in place, with the moving average of its weights where one is wanted."""
+    """A `torch.nn.Module` that is trained in place, with the moving average of its weights where one is wanted.
 
-    def __init__(self, module: Any, signature: Signature, task: Task, recipe: Recipe) -> None:
+    In a group of processes each has it whole, and the gradients are averaged over all.
+    """
+
+    def __init__(self, module: Any, signature: Signature, task: Task, recipe: Recipe, group: Group = ALONE) -> None:
         self._torch = import_torch("training")
-        self.module, self._signature, self._recipe = module, signature, recipe
+        self.module, self._signature, self._recipe, self._group = module, signature, recipe, group
         self._output = answer_spec(signature, task.output).name
         self._meanwhile = contextlib.ExitStack()
         if recipe.dropout is not None:
             self._meanwhile.enter_context(with_dropout(module, recipe.dropout))
+        module.to(group.device)
         if recipe.channels_last:
             module.to(memory_format=self._torch.channels_last)
         self._mean = moving_average(module, recipe.ema) if recipe.ema else None
         if recipe.checkpointing:
             self._meanwhile.enter_context(recomputing(module, compiled=recipe.compile))
-        self._call = caller(module, signature, self._torch.compile if recipe.compile else lambda given: given)
+        compiled = self._torch.compile if recipe.compile else lambda given: given
+        with told("the network can't be trained"):
+            self._whole = group.replicated(compiled(module))
+        self._call = caller(module, signature, lambda given: self._whole)
+
+    def exchanging(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Return in what a part of a batch is learnt: only after the last one the processes exchange gradients."""
+        alone = last or self._whole is self.module or not hasattr(self._whole, "no_sync")
+        return contextlib.nullcontext() if alone else self._whole.no_sync()
 
     def answer(self, tensors: Mapping[str, Any]) -> Any:
         """Return the output that answers, with its graph for the backward pass; images are laid out as is wanted."""
@@ -48,7 +61,7 @@ class Network:
     def predict(self, task: Task, split: Split) -> Array:
         """Return the answers to all items of a split, by the averaged weights where there are any."""
         with self._autocast():
-            return answers_of(self._judged(), self._signature, task, split)
+            return answers_of(self._judged(), self._signature, task, split, self._group.device)
 
     def average(self) -> None:
         """Take the weights after a step into their moving average."""
@@ -81,7 +94,7 @@ class Network:
             self.module.load_state_dict(weights)
         if self._recipe.channels_last:
             self.module.to(memory_format=self._torch.contiguous_format)
-        self.module.eval()
+        self.module.to("cpu").eval()
 
     def _judged(self) -> Any:
         return self.module if self._mean is None else self._mean.module
@@ -89,14 +102,17 @@ class Network:
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._recipe.precision == "fp32":
             return contextlib.nullcontext()
-        narrow: contextlib.AbstractContextManager[Any] = self._torch.autocast("cpu", dtype=self._torch.bfloat16)
+        narrow: contextlib.AbstractContextManager[Any] = self._torch.autocast(
+            self._group.device.partition(":")[0], dtype=self._torch.bfloat16
+        )
         return narrow
 
 
-def tensors_of(feed: Feed) -> dict[str, Any]:
+def tensors_of(feed: Feed, device: str = "cpu") -> dict[str, Any]:
     """Return arrays as tensors; one that must not be written to is copied, because a tensor could be."""
     torch = import_torch("training")
-    return {name: torch.from_numpy(each if each.flags.writeable else each.copy()) for name, each in feed.items()}
+    arrays = {name: each if each.flags.writeable else each.copy() for name, each in feed.items()}
+    return {name: torch.from_numpy(each).to(device) for name, each in arrays.items()}
 
 
 def seeded(seed: int) -> None:
@@ -104,14 +120,14 @@ def seeded(seed: int) -> None:
     import_torch("training").manual_seed(seed)
 
 
-def answers_of(module: Any, signature: Signature, task: Task, split: Split) -> Array:
-    """Return the answers of a module, in evaluation mode, to all items of a split, one row per item."""
+def answers_of(module: Any, signature: Signature, task: Task, split: Split, device: str = "cpu") -> Array:
+    """Return the answers of a module on a device, in evaluation mode, to all items of a split, one row per item."""
     torch, name = import_torch("training"), answer_spec(signature, task.output).name
     call = caller(module.eval(), signature)
     with torch.inference_mode():
         feeds = ahead(batches(task, split, _AT_ONCE))
         with told("the network fails in evaluation"):
-            return np.concatenate([call(tensors_of(feed))[name].float().numpy() for feed in feeds])
+            return np.concatenate([call(tensors_of(feed, device))[name].float().cpu().numpy() for feed in feeds])
 
 
 def moving_average(module: Any, decay: float) -> Any:
@@ -126,6 +142,7 @@ def told(what: str) -> Iterator[None]:
     try:
         yield
     except FOREIGN_ERRORS as error:
+        raise_if_lost(error)
         raise BadInput(f"{what} ({first_line(error)}); mend the network, or change the recipe") from error
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from trimtab.meters.user_metric import user_metric
 from trimtab.reports import figures
 from trimtab.reports.figures.curves import curves
 from trimtab.training.checkpoint import FILE, Epoch
-from trimtab.training.fit import Course, Fitted, fit
+from trimtab.training.fit import Course, Fitted, fit, fitted
+from trimtab.training.group import WAYS, Group, started_by_torchrun
+from trimtab.training.launch import Meeting, Say, together
 from trimtab.training.network import answers_of, seeded
 from trimtab.training.recipe import Recipe
 from trimtab.training.weights import save_trained
@@ -54,7 +57,10 @@ Heard = Callable[[Epoch, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """Everything one training was asked: equal ones in one folder are the same run, continued."""
+    """Everything one training was asked: equal ones in one folder are the same run, continued.
+
+    `processes` train together on this machine, dividing the work in a `way` of `training.group.WAYS`.
+    """
 
     model: Any
     data: Any
@@ -63,6 +69,8 @@ class Training:
     data_request: DataRequest = field(default_factory=DataRequest)
     model_request: ModelRequest = field(default_factory=ModelRequest)
     seconds: float = math.inf
+    processes: int = 1
+    way: str = "ddp"
     command: str = ""
 
 
@@ -75,43 +83,81 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
     Raises:
         BadInput: the model can't be trained, there is nothing to train on, or the folder holds another training.
     """
-    begun, work = time.monotonic(), asked.output / "work"
-    with new_folder(asked.output, f"work/checkpoint/{FILE}"), owned(asked.output):
-        seeded(asked.recipe.seed)
-        model = open_model(asked.model, work / "model", asked.model_request).model
-        task = given_task(asked.data, model, work / "data", replace(asked.data_request, max_drop=None))
-        module, select = trainable(model), task.split("select")
-        if select is None:
-            raise BadInput("training needs data: give items with labels with --data")
-        notes = (*task.notes, *cautions(task))
-        sign, deadline = _sign(task.metric), begun + asked.seconds
-
-        def told(epoch: Epoch) -> None:
-            heard(replace(epoch, score=sign * epoch.score), task.metric)
-
-        course = Course(folder=work / "checkpoint", start=model.digest, deadline=deadline, heard=told)
-        judge, before = score_of(task, select), answers_of(module, model.signature, task, select)
-        if np.isfinite(before).all():
-            judge(before)  # what can't be judged is refused before anything is learnt
-        fitted = fit(module, model.signature, task, asked.recipe, judge, course)
-        made = save_trained(model, module, asked.output) if fitted.finished else None
-        after = answers_of(module, model.signature, task, select)
-        run = Run(
-            configuration=asked.recipe.options(),
-            traces=traces(fitted.history, task.metric),
-            readings=_readings(fitted, task, select, after),
-            notes=(*notes, *fitted.notes, *probabilities(task, after)),
-            model=made,
-            finished=fitted.finished,
-            checkpoint=course.folder,
-            machine=this_machine(),
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            command=asked.command,
-        )
-        write_text(asked.output / RUN, dumps(run, indent=1))
-        if run.traces:
-            figures.save({"curves": curves({"": [run]}, task.metric)}, asked.output)
+    begun = time.monotonic()
+    if asked.way not in WAYS or asked.processes < 1:
+        raise BadInput(f"{asked.processes} processes by {asked.way!r} make no sense; type one of {', '.join(WAYS)}")
+    with started_by_torchrun(asked.way) as group:
+        if group.size > 1 and asked.processes > 1:
+            raise BadInput("torchrun has started the processes already; leave --processes out")
+        if group.rank:
+            return _follow(group, asked)
+        with new_folder(asked.output, f"work/checkpoint/{FILE}"), owned(asked.output):
+            run = _train(asked, begun + asked.seconds, heard, group)
+        group.told(dumps(run))
     return run
+
+
+def _train(asked: Training, deadline: float, heard: Heard, group: Group) -> Run:
+    """Train in a folder of our own, and leave there what is known of it."""
+    work, recipe = asked.output / "work", asked.recipe
+    seeded(recipe.seed)
+    model = open_model(asked.model, work / "model", asked.model_request).model
+    task = given_task(asked.data, model, work / "data", replace(asked.data_request, max_drop=None))
+    module, select = trainable(model), task.split("select")
+    if select is None:
+        raise BadInput("training needs data: give items with labels with --data")
+    notes, sign = (*task.notes, *cautions(task)), _sign(task.metric)
+
+    def told(epoch: Epoch) -> None:
+        heard(replace(epoch, score=sign * epoch.score), task.metric)
+
+    course = Course(folder=work / "checkpoint", start=model.digest, deadline=deadline, heard=told, group=group)
+    judge, before = score_of(task, select), answers_of(module, model.signature, task, select)
+    if np.isfinite(before).all():
+        judge(before)  # what can't be judged is refused before anything is learnt
+    if asked.processes > 1:
+        meeting = Meeting(size=asked.processes, way=asked.way, logs=work / "logs")
+        together(meeting, partial(_learn, model, task, recipe, course.folder, deadline), told)
+        done = fitted(module, model.signature, task, recipe, course)
+    else:
+        group.told(dumps(model))
+        group.told(dumps(task))
+        done = fit(module, model.signature, task, recipe, judge, course)
+    made = save_trained(model, module, asked.output) if done.finished else None
+    after = answers_of(module, model.signature, task, select)
+    run = Run(
+        configuration=recipe.options(),
+        traces=traces(done.history, task.metric),
+        readings=_readings(done, task, select, after),
+        notes=(*notes, *done.notes, *probabilities(task, after)),
+        model=made,
+        finished=done.finished,
+        checkpoint=course.folder,
+        machine=this_machine(),
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=asked.command,
+    )
+    write_text(asked.output / RUN, dumps(run, indent=1))
+    if run.traces:
+        figures.save({"curves": curves({"": [run]}, task.metric)}, asked.output)
+    return run
+
+
+def _follow(group: Group, asked: Training) -> Run:
+    """Train with the first process of a group, on what it has opened; the folder is one that all of them see."""
+    model, task = loads(Model, group.told()), loads(Task, group.told())
+    _learn(model, task, asked.recipe, asked.output / "work" / "checkpoint", math.inf, group)
+    return loads(Run, group.told())
+
+
+def _learn(
+    model: Model, task: Task, recipe: Recipe, folder: Path, deadline: float, group: Group, say: Say = lambda what: None
+) -> None:
+    """Fit a model as one of several processes; the first of them says how every epoch ended."""
+    select = task.split("select")
+    assert select is not None
+    course = Course(folder=folder, start=model.digest, deadline=deadline, heard=say, group=group)
+    fit(trainable(model), model.signature, task, recipe, score_of(task, select), course)
 
 
 def read_run(folder: Path) -> Run:

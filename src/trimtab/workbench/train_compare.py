@@ -13,6 +13,7 @@ from trimtab.meters.scores import lower_is_better
 from trimtab.reports import figures
 from trimtab.reports.figures.curves import curves
 from trimtab.training.arms import Recipes, side_by_side
+from trimtab.training.group import torchrun_started
 from trimtab.training.recipe import read_recipe
 from trimtab.workbench.opening import open_model
 from trimtab.workbench.task import given_task
@@ -39,6 +40,8 @@ def compare_recipes(
     name, values = read_option(option)
     if seeds < 1:
         raise BadInput(f"--seeds {seeds} makes no sense; give at least 1, and 3 or more for intervals")
+    if torchrun_started()[1] > 1:
+        raise BadInput("--compare starts its processes itself: leave torchrun out and give --processes")
     recipes = {value: read_recipe([f"{name}={value}"], asked.recipe) for value in values}
     work = asked.output / "work"
     with new_folder(asked.output, COMPARED), owned(asked.output):

@@ -1,0 +1,157 @@
+"""The processes that train one network together: which of them this one is, and what they agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from trimtab.core.errors import WorkerCrashed
+from trimtab.formats.torch_tracing import first_line, import_torch
+
+WAYS = ("ddp",)
+"""How processes divide the work."""
+
+SILENCE_S = 1800.0
+"""How long a process waits for the others; judging the select items must not take longer."""
+
+_LOOPBACK = "lo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """This process among those that train together: number `rank` of `size`, computing on `device`.
+
+    All of them call the same methods in the same order, and get the same from them.
+    """
+
+    rank: int = 0
+    size: int = 1
+    way: str = "ddp"
+    device: str = "cpu"
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which part of every batch is learnt from here, of how many."""
+        return self.rank, self.size
+
+    def summed(self, *values: float) -> tuple[float, ...]:
+        """Return the sums of some numbers over all processes."""
+        return self._exchanged(values, lambda torch, held: torch.distributed.all_reduce(held))
+
+    def first(self, *values: float) -> tuple[float, ...]:
+        """Return some numbers of the first process: it decides what depends on a clock, or on what it alone knows."""
+        return self._exchanged(values, lambda torch, held: torch.distributed.broadcast(held, 0))
+
+    def _exchanged(self, values: tuple[float, ...], exchange: Any) -> tuple[float, ...]:
+        if self.size == 1:
+            return values
+        torch = import_torch("training")
+        held = torch.tensor(values, dtype=torch.float64)
+        with in_touch():
+            exchange(torch, held)
+        return tuple(held.tolist())
+
+    def collected(self, tensor: Any) -> list[Any]:
+        """Return what every process holds of a tensor, by rank. No process gets it before all have asked for it."""
+        if self.size == 1:
+            return [tensor]
+        torch = import_torch("training")
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        with in_touch():
+            torch.distributed.all_gather(found, tensor)
+        return found
+
+    def told(self, text: str = "") -> str:
+        """Return the text that the first process gives."""
+        if self.size == 1:
+            return text
+        torch, content = import_torch("training"), text.encode()
+        (count,) = self.first(float(len(content)))
+        held = torch.zeros(int(count), dtype=torch.uint8)
+        if self.rank == 0:
+            held = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        with in_touch():
+            torch.distributed.broadcast(held, 0)
+        return bytes(held.tolist()).decode()
+
+    def replicated(self, module: Any) -> Any:
+        """Return what is called instead of a module: its backward pass leaves the mean of all gradients everywhere.
+
+        The buckets of gradients stay those of the first step (unused weights are looked for in every step), so that
+        a sum over more than two processes is the same bit for bit after going on from a checkpoint.
+        """
+        if self.size == 1:
+            return module
+        torch = import_torch("training")
+        with in_touch():
+            return torch.nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
+
+
+ALONE = Group()
+"""The group of a process that trains by itself."""
+
+
+@contextlib.contextmanager
+def in_touch() -> Iterator[None]:
+    """Tell in one line that another process was lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise_if_lost(error)
+        raise
+
+
+def raise_if_lost(error: BaseException) -> None:
+    """Raise `WorkerCrashed` where an error of PyTorch's says that another process does not answer any more."""
+    if any(name in str(error).lower() for name in ("gloo", "nccl", "tcpstore", "process group")):
+        raise WorkerCrashed(
+            f"another process of this training does not answer ({first_line(error)}); "
+            "run the same command again to go on from the checkpoint"
+        ) from error
+
+
+@contextlib.contextmanager
+def joined(rank: int, size: int, way: str, store: Any, silence_s: float = SILENCE_S) -> Iterator[Group]:
+    """Be a process of the group that meets at a store of `torch.distributed`, all of them on this machine."""
+    if _LOOPBACK in (name for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)  # this process is ours; nobody outside can reach it
+    meet = {"store": store, "rank": rank, "world_size": size, "timeout": timedelta(seconds=silence_s)}
+    with _initialized(way, rank, size, meet) as group:
+        yield group
+
+
+def torchrun_started() -> tuple[int, int]:
+    """Return the rank of this process among those that torchrun started, and their number: (0, 1) without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+@contextlib.contextmanager
+def started_by_torchrun(way: str) -> Iterator[Group]:
+    """Be a process of the group that torchrun started, or alone where it started one process or none."""
+    if torchrun_started()[1] == 1:
+        yield ALONE
+        return
+    here, local = (int(os.environ[f"LOCAL_{name}"]) for name in ("WORLD_SIZE", "RANK"))
+    with _initialized(way, local, here, {"timeout": timedelta(seconds=SILENCE_S)}) as group:
+        yield group
+
+
+@contextlib.contextmanager
+def _initialized(way: str, local: int, here: int, meet: Mapping[str, Any]) -> Iterator[Group]:
+    """Be number `local` of the `here` processes of this machine: each has a GPU of its own where there are enough."""
+    torch = import_torch("training")
+    distributed, device = torch.distributed, "cpu"
+    if torch.cuda.device_count() >= here and distributed.is_nccl_available():
+        device = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    with in_touch():
+        distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", **meet)
+    yield Group(rank=distributed.get_rank(), size=distributed.get_world_size(), way=way, device=device)
+    distributed.destroy_process_group()
