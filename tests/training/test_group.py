@@ -37,20 +37,33 @@ from trimtab.core.values import Signature, TensorSpec
 from trimtab.data.batches import labels
 from trimtab.training.fit import Course, fit
 from trimtab.training.group import ALONE
+from trimtab.training.shards import own, whole
 
 IMAGE = Signature(
     inputs=(TensorSpec(name="input", dtype="float32", shape=("batch", 1, 8, 8)),),
     outputs=(TensorSpec(name="output", dtype="float32", shape=("batch", 10)),),
 )
 
+class Block(nn.Module):
+    def __init__(self, hidden, dropout):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, hidden), nn.Linear(hidden, 64)
+        self.norm, self.dropout = nn.LayerNorm(64), nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.norm(x + self.second(self.dropout(self.first(x).relu())))
+
 class Net(nn.Module):
     def __init__(self, dropout=0.0):
         super().__init__()
-        self.first, self.second, self.unused = nn.Linear(64, 32), nn.Linear(32, 10), nn.Linear(3, 3)
-        self.norm, self.dropout = nn.LayerNorm(32), nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(hidden, dropout) for hidden in (16, 15))
+        self.head, self.unused = nn.Linear(64, 10), nn.Linear(3, 3)
 
     def forward(self, input):
-        return self.second(self.dropout(self.norm(self.first(input.flatten(1)).relu())))
+        input = input.flatten(1)
+        for block in self.blocks:
+            input = block(input)
+        return self.head(input)
 
 def learn(task, recipe, folder, group=ALONE, seed=0, dropout=0.0, deadline=math.inf, net=Net):
     torch.manual_seed(seed)
@@ -60,11 +73,15 @@ def learn(task, recipe, folder, group=ALONE, seed=0, dropout=0.0, deadline=math.
     return module, fit(module, IMAGE, task, recipe, score, course)
 
 def told(module, fitted):
-    return {name: value.numpy().copy() for name, value in module.state_dict().items()}, fitted
+    return {name: whole(value).numpy().copy() for name, value in module.state_dict().items()}, fitted
+
+def holds(module):
+    return {name: tuple(own(value).shape) for name, value in module.state_dict().items()}
 
 def learns(task, recipes, folder, group, say):
     for number, recipe in enumerate(recipes):
-        say(told(*learn(task, recipe, folder / str(number), group)))
+        module, fitted = learn(task, recipe, folder / str(number), group)
+        say((*told(module, fitted), holds(module)))
 
 def goes_on(task, recipe, folder, group, say):
     say(told(*learn(task, recipe, folder / "whole", group, dropout=0.3)))
@@ -124,9 +141,9 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def two(tmp_path: Path) -> Any:
     """Run a function of the module in two processes and return what the first one said."""
 
-    def run(job: Any, *given: Any, silence_s: float = 120.0, way: str = "ddp") -> list[Any]:
+    def run(job: Any, *given: Any, silence_s: float = 120.0, parallel: str = "ddp") -> list[Any]:
         heard: list[Any] = []
-        meeting = Meeting(size=2, way=way, logs=tmp_path / "logs", silence_s=silence_s)
+        meeting = Meeting(size=2, parallel=parallel, logs=tmp_path / "logs", silence_s=silence_s)
         together(meeting, partial(job, *given) if given else job, heard.append)
         return heard
 
@@ -163,9 +180,20 @@ def test_all_get_the_same_from_what_each_gives(jobs: Any, two: Any, tmp_path: Pa
     assert {path.read_text() for path in (tmp_path / "logs").iterdir()} == {"an aside\n"}
 
 
-def test_two_processes_learn_what_one_does(jobs: Any, two: Any, few: Task, tmp_path: Path) -> None:
-    found = two(jobs.learns, few, RECIPES, tmp_path)
-    for number, (recipe, (weights, fitted)) in enumerate(zip(RECIPES, found, strict=True)):
+HELD = {  # of a block's first layer [16, 64] with its second [64, 16], and of a head of [10, 64], by the first process
+    "ddp": ((16, 64), (64, 16), (10, 64)),
+    "fsdp": ((8, 64), (32, 16), (5, 64)),
+    "tensor": ((8, 64), (64, 8), (10, 64)),
+}
+
+
+@pytest.mark.parametrize("parallel", HELD)
+def test_two_processes_learn_what_one_does(parallel: str, jobs: Any, two: Any, few: Task, tmp_path: Path) -> None:
+    found = two(jobs.learns, few, RECIPES, tmp_path, parallel=parallel)
+    for number, (recipe, (weights, fitted, held)) in enumerate(zip(RECIPES, found, strict=True)):
+        layers = ("blocks.0.first", "blocks.0.second", "head")
+        assert tuple(held[f"{name}.weight"] for name in layers) == HELD[parallel]
+        assert held["blocks.1.first.weight"][0] == (8 if parallel == "fsdp" else 15), "15 outputs can't be halved"
         module, expected = jobs.learn(few, recipe, tmp_path / f"alone-{number}")
         near(weights, jobs.told(module, expected)[0])
         assert [e.loss for e in fitted.history] == pytest.approx([e.loss for e in expected.history], rel=1e-4)
@@ -175,18 +203,20 @@ def test_two_processes_learn_what_one_does(jobs: Any, two: Any, few: Task, tmp_p
         assert (fitted.best, fitted.notes, fitted.finished) == (expected.best, expected.notes, True)
 
 
+@pytest.mark.parametrize("parallel", HELD)
 def test_stopped_after_every_step_they_end_bit_for_bit_as_if_they_never_were(
-    jobs: Any, two: Any, few: Task, tmp_path: Path
+    parallel: str, jobs: Any, two: Any, few: Task, tmp_path: Path
 ) -> None:
     pytest.importorskip("kornia")
     recipe = Recipe(epochs=2, batch=32, augment="crop+erase+mixup", ema=0.9)
-    (whole, expected), (parts, found) = two(jobs.goes_on, few, recipe, tmp_path)
+    (whole, expected), (parts, found) = two(jobs.goes_on, few, recipe, tmp_path, parallel=parallel)
     assert timeless(found) == timeless(expected)
     assert all(np.array_equal(value, whole[name]) for name, value in parts.items())
 
 
-def test_one_process_goes_on_where_two_were(jobs: Any, two: Any, few: Task, tmp_path: Path) -> None:
-    two(jobs.begins, few, PLAIN, tmp_path / "one")
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_one_process_goes_on_where_two_were(parallel: str, jobs: Any, two: Any, few: Task, tmp_path: Path) -> None:
+    two(jobs.begins, few, PLAIN, tmp_path / "one", parallel=parallel)
     module, fitted = jobs.learn(few, PLAIN, tmp_path / "one", seed=5)  # what it is made with is not what it learns
     other, expected = jobs.learn(few, PLAIN, tmp_path / "other")
     near(jobs.told(module, fitted)[0], jobs.told(other, expected)[0])
@@ -231,7 +261,7 @@ def test_they_die_with_the_process_that_started_them(jobs: Any, tmp_path: Path) 
         import {jobs.__name__} as jobs
         from trimtab.training.launch import Meeting, together
         if __name__ == "__main__":
-            meeting = Meeting(size=2, way="ddp", logs=Path({str(tmp_path)!r}))
+            meeting = Meeting(size=2, parallel="ddp", logs=Path({str(tmp_path)!r}))
             together(meeting, jobs.waits, lambda pid: print(pid, flush=True))
     """
     path = tmp_path / "starts.py"

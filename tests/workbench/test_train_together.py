@@ -83,7 +83,7 @@ def test_killed_in_two_processes_it_goes_on_and_gives_what_one_gives(asked: Trai
     train(asked)
     (tmp_path / "fuse").touch()
     two, heard = replace(asked, output=tmp_path / "two", processes=2), []
-    with pytest.raises(WorkerCrashed, match="process 1 of the 2 .* was killed by SIGKILL; .* run the same command"):
+    with pytest.raises(WorkerCrashed, match=r"process 1 of the 2 .* was killed by SIGKILL; .* run the same command"):
         train(two, lambda epoch, metric: heard.append(epoch.number))
     assert heard == [1]
     assert not (tmp_path / "two" / "run.json").exists()
@@ -113,10 +113,10 @@ def test_torchrun_starts_it_as_well_and_only_the_first_process_tells(asked: Trai
 
 
 def test_what_makes_no_sense_is_refused(asked: Training, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match="0 processes by 'ddp' make no sense"):
+    with pytest.raises(BadInput, match="--processes 0 makes no sense; give at least 1"):
         train(replace(asked, processes=0))
-    with pytest.raises(BadInput, match=r"2 processes by 'magic' make no sense; type one of ddp"):
-        train(replace(asked, processes=2, way="magic"))
+    with pytest.raises(BadInput, match="--parallel 'magic' is not known; type one of ddp, fsdp"):
+        train(replace(asked, processes=2, parallel="magic"))
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(BadInput, match="--compare starts its processes itself: leave torchrun out"):

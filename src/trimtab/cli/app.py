@@ -287,6 +287,7 @@ def train(
     target: o.Target = None,
     budget: o.TrainingBudget = None,
     processes: o.Processes = 1,
+    parallel: o.Parallel = "ddp",
     items: o.DataOptions,
     opening: o.ModelOptions,
     as_json: o.AsJson = False,
@@ -309,6 +310,7 @@ def train(
         model_request=opening.request(),
         seconds=math.inf if budget is None else words.seconds(budget),
         processes=processes,
+        parallel=parallel,
         command=shlex.join(["trimtab", *sys.argv[1:]]),
     )
     console = _console(stderr=as_json)

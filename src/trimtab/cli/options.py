@@ -171,6 +171,13 @@ Processes = Annotated[
     int,
     _search("--processes", min=1, help="How many processes train together on this machine, a share of a batch each."),
 ]
+Parallel = Annotated[
+    str,
+    _search(
+        "--parallel",
+        help="What --processes divide: the items (ddp), also the weights (fsdp), or layers of one batch (tensor).",
+    ),
+]
 FiguresOutput = Annotated[
     Path | None, typer.Option("--output", help="Where the figures go; the run's folder by default.")
 ]

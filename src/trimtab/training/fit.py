@@ -27,6 +27,7 @@ from trimtab.training.network import Network, seeded, tensors_of, told
 from trimtab.training.optimizers import Optimizer, decayed
 from trimtab.training.recipe import Recipe
 from trimtab.training.schedules import share_of_rate
+from trimtab.training.shards import all_whole, clip
 from trimtab.training.teacher import Teacher
 
 Score = Callable[[Array], float]
@@ -88,8 +89,8 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
 
     def judge() -> float | None:
         found, known = math.nan, False
-        if group.rank == 0:
-            outputs = work.network.predict(task, select)
+        outputs = work.network.predict(task, select) if group.rank == 0 or group.divided else None
+        if outputs is not None and group.rank == 0:
             known = bool(np.isfinite(outputs).all())
             found = score(outputs) if known else math.nan
         found, all_finite = group.first(found, known)
@@ -207,13 +208,13 @@ class _Fit:
                 with told("the network can't be trained"):
                     loss.backward()
             total += loss.item()
-        total = group.summed(total)[0] / group.share[1]
+        total = group.summed(total)[0] / group.size
         if recipe.l1:
             total += add_l1(decayed(self.network.module), recipe.l1)
         if not math.isfinite(total):
             raise _Diverged(f"the loss was {total} in epoch {place.epoch + 1}, step {place.steps + 1}")
         if recipe.clip is not None:
-            self._torch.nn.utils.clip_grad_norm_(self.network.module.parameters(), recipe.clip)
+            clip(list(self.network.module.parameters()), recipe.clip)
         done = place.epoch + (place.batch + 1) / len(self._loader)
         self._optimizer.step(share_of_rate(recipe, done) * place.brake)
         self._optimizer.clear()
@@ -282,17 +283,16 @@ class _Fit:
 
     def _save(self) -> None:
         """Write the checkpoint of a state that is worth going back to."""
-        (broken,) = self._group.summed(not self.network.finite())
-        if broken:
+        if not self.network.finite():
             raise _Diverged(f"the weights were not finite after step {self._place.steps:,}")
-        random = self._group.collected(self._torch.get_rng_state())
+        random, keep = self._group.collected(self._torch.get_rng_state()), self._group.rank == 0
         parts = {
             **self.network.state(),
-            "optimizer": self._optimizer.state(),
-            "best": self._best,
+            "optimizer": self._optimizer.state(keep=keep),
+            "best": all_whole(self._best, keep=keep),
             "random": {str(rank): state for rank, state in enumerate(random)},
         }
-        if self._group.rank == 0:
+        if keep:
             checkpoint.save(self._course.folder, self._key, self._place, parts)
 
     def _seed(self) -> None:
@@ -319,7 +319,7 @@ class _Fit:
         self.network.restore(parts)
         self._optimizer = Optimizer(self.network.module, self._recipe)
         self._optimizer.restore(self._place.switched, parts["optimizer"])
-        self._best = parts.get("best", {})
+        self._best = self.network.placed(parts.get("best", {}))
         if (random := parts["random"].get(str(self._group.rank))) is None:
             self._seed()  # there were fewer processes
         else:
@@ -364,10 +364,10 @@ class _Fit:
 def _parts(batch: Batch, most: int, processes: int = 1) -> Iterator[Batch]:
     """Yield the share of a batch in equal parts, of about `most` items in all processes.
 
-    None is of a single item, unless that is what is wanted.
+    There are as many in every process, and none is of a single item, unless that is what is wanted.
     """
-    count, most = len(batch.rows), max(1, most // processes)
-    parts = math.ceil(count / most) if most == 1 else max(1, min(math.ceil(count / most), count // 2))
+    count, least, most = len(batch.rows), batch.of // processes, max(1, most // processes)
+    parts = math.ceil(least / most) if most == 1 else max(1, min(math.ceil(least / most), least // 2))
     edges = [count * number // parts for number in range(parts + 1)]
     for rows in (slice(*ends) for ends in itertools.pairwise(edges)):
         feed = {name: array[rows] for name, array in batch.feed.items()}

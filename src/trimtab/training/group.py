@@ -13,8 +13,8 @@ from typing import Any
 from trimtab.core.errors import WorkerCrashed
 from trimtab.formats.torch_tracing import first_line, import_torch
 
-WAYS = ("ddp",)
-"""How processes divide the work."""
+WAYS = ("ddp", "fsdp", "tensor")
+"""How processes divide the work: the items (ddp), also the weights (fsdp), or the layers (tensor)."""
 
 SILENCE_S = 1800.0
 """How long a process waits for the others; judging the select items must not take longer."""
@@ -31,13 +31,25 @@ class Group:
 
     rank: int = 0
     size: int = 1
-    way: str = "ddp"
+    parallel: str = "ddp"
     device: str = "cpu"
 
     @property
     def share(self) -> tuple[int, int]:
         """Which part of every batch is learnt from here, of how many."""
-        return self.rank, self.size
+        return (self.rank, self.size) if self.parallel in ("ddp", "fsdp") else (0, 1)
+
+    @property
+    def divided(self) -> bool:
+        """Whether no process has the whole network, so that all have to take part in using it."""
+        return self.size > 1 and self.parallel != "ddp"
+
+    @property
+    def mesh(self) -> Any:
+        """The processes as PyTorch's sharding wants them: a `DeviceMesh` of one dimension."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        return init_device_mesh(self.device.partition(":")[0], (self.size,))
 
     def summed(self, *values: float) -> tuple[float, ...]:
         """Return the sums of some numbers over all processes."""
@@ -85,7 +97,7 @@ class Group:
         The buckets of gradients stay those of the first step (unused weights are looked for in every step), so that
         a sum over more than two processes is the same bit for bit after going on from a checkpoint.
         """
-        if self.size == 1:
+        if self.size == 1 or self.divided:
             return module
         torch = import_torch("training")
         with in_touch():
@@ -116,12 +128,12 @@ def raise_if_lost(error: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def joined(rank: int, size: int, way: str, store: Any, silence_s: float = SILENCE_S) -> Iterator[Group]:
+def joined(rank: int, size: int, parallel: str, store: Any, silence_s: float = SILENCE_S) -> Iterator[Group]:
     """Be a process of the group that meets at a store of `torch.distributed`, all of them on this machine."""
     if _LOOPBACK in (name for _, name in socket.if_nameindex()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK)  # this process is ours; nobody outside can reach it
     meet = {"store": store, "rank": rank, "world_size": size, "timeout": timedelta(seconds=silence_s)}
-    with _initialized(way, rank, size, meet) as group:
+    with _initialized(parallel, rank, size, meet) as group:
         yield group
 
 
@@ -133,18 +145,18 @@ def torchrun_started() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def started_by_torchrun(way: str) -> Iterator[Group]:
+def started_by_torchrun(parallel: str) -> Iterator[Group]:
     """Be a process of the group that torchrun started, or alone where it started one process or none."""
     if torchrun_started()[1] == 1:
         yield ALONE
         return
     here, local = (int(os.environ[f"LOCAL_{name}"]) for name in ("WORLD_SIZE", "RANK"))
-    with _initialized(way, local, here, {"timeout": timedelta(seconds=SILENCE_S)}) as group:
+    with _initialized(parallel, local, here, {"timeout": timedelta(seconds=SILENCE_S)}) as group:
         yield group
 
 
 @contextlib.contextmanager
-def _initialized(way: str, local: int, here: int, meet: Mapping[str, Any]) -> Iterator[Group]:
+def _initialized(parallel: str, local: int, here: int, meet: Mapping[str, Any]) -> Iterator[Group]:
     """Be number `local` of the `here` processes of this machine: each has a GPU of its own where there are enough."""
     torch = import_torch("training")
     distributed, device = torch.distributed, "cpu"
@@ -153,5 +165,5 @@ def _initialized(way: str, local: int, here: int, meet: Mapping[str, Any]) -> It
         torch.cuda.set_device(local)
     with in_touch():
         distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", **meet)
-    yield Group(rank=distributed.get_rank(), size=distributed.get_world_size(), way=way, device=device)
+    yield Group(rank=distributed.get_rank(), size=distributed.get_world_size(), parallel=parallel, device=device)
     distributed.destroy_process_group()

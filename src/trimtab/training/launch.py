@@ -37,7 +37,7 @@ class Meeting:
     """
 
     size: int
-    way: str
+    parallel: str
     logs: Path
     silence_s: float = SILENCE_S
 
@@ -79,7 +79,7 @@ def _serve(rank: int, meeting: Meeting, port: int, work: Work, pipes: Sequence[C
         torch.set_num_threads(max(1, torch.get_num_threads() // meeting.size))
     try:
         store = torch.distributed.TCPStore("127.0.0.1", port, is_master=False)
-        with joined(rank, meeting.size, meeting.way, store, meeting.silence_s) as group:
+        with joined(rank, meeting.size, meeting.parallel, store, meeting.silence_s) as group:
             work(group, lambda what: tell(("said", what)) if rank == 0 else None)
     except Exception as error:  # noqa: BLE001 # what is ours is told to the parent, everything is logged
         traceback.print_exc()

@@ -12,6 +12,7 @@ from trimtab.core.protocols import Array
 from trimtab.core.values import Task
 from trimtab.formats.torch_tracing import import_torch
 from trimtab.training.recipe import Recipe
+from trimtab.training.shards import whole
 
 
 class Loss:
@@ -76,7 +77,7 @@ def balanced(labels: Array, classes: int) -> Array:
 
 def l1_norm(weights: Sequence[Any]) -> Any:
     """Return the sum of the absolute values of some weights."""
-    return sum(weight.abs().sum() for weight in weights)
+    return sum(whole(weight.abs().sum()) for weight in weights)
 
 
 def add_l1(weights: Sequence[Any], factor: float) -> float:

@@ -17,6 +17,7 @@ from trimtab.data.labels import answer_spec
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, first_line, import_torch
 from trimtab.training.group import ALONE, Group, raise_if_lost
 from trimtab.training.recipe import Recipe
+from trimtab.training.shards import all_placed, all_whole, divided, linear_pairs, own, sharded
 
 _AT_ONCE = 256  # items a call, where nothing is learnt
 
@@ -34,10 +35,13 @@ class Network:
         self._meanwhile = contextlib.ExitStack()
         if recipe.dropout is not None:
             self._meanwhile.enter_context(with_dropout(module, recipe.dropout))
-        module.to(group.device)
+        if group.parallel != "fsdp":  # which moves each part by itself
+            module.to(group.device)
         if recipe.channels_last:
             module.to(memory_format=self._torch.channels_last)
-        self._mean = moving_average(module, recipe.ema) if recipe.ema else None
+        self._mean = moving_average(module, recipe.ema, fused=not group.divided) if recipe.ema else None
+        if group.divided:
+            self._divide()
         if recipe.checkpointing:
             self._meanwhile.enter_context(recomputing(module, compiled=recipe.compile))
         compiled = self._torch.compile if recipe.compile else lambda given: given
@@ -45,10 +49,24 @@ class Network:
             self._whole = group.replicated(compiled(module))
         self._call = caller(module, signature, lambda given: self._whole)
 
-    def exchanging(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Return in what a part of a batch is learnt: only after the last one the processes exchange gradients."""
-        alone = last or self._whole is self.module or not hasattr(self._whole, "no_sync")
-        return contextlib.nullcontext() if alone else self._whole.no_sync()
+    def _divide(self) -> None:
+        """Leave each process its part of the network, and of the averaged one."""
+        module, mean = self.module, [] if self._mean is None else [self._mean.module]
+        pairs = linear_pairs(module, self._signature, self._group.size) if self._group.parallel == "tensor" else []
+        for each in (module, *mean):
+            if pairs:
+                divided(each, pairs, self._group)
+            else:
+                sharded(each, blocks_of(each), self._group)
+
+    @contextlib.contextmanager
+    def exchanging(self, last: bool) -> Iterator[None]:
+        """Learn a part of a batch: only after the last one the processes exchange gradients."""
+        if hasattr(self.module, "set_requires_gradient_sync"):
+            self.module.set_requires_gradient_sync(last)
+        apart = not last and hasattr(self._whole, "no_sync")
+        with self._whole.no_sync() if apart else contextlib.nullcontext():
+            yield
 
     def answer(self, tensors: Mapping[str, Any]) -> Any:
         """Return the output that answers, with its graph for the backward pass; images are laid out as is wanted."""
@@ -60,8 +78,12 @@ class Network:
 
     def predict(self, task: Task, split: Split) -> Array:
         """Return the answers to all items of a split, by the averaged weights where there are any."""
+        judged = self._judged()
         with self._autocast():
-            return answers_of(self._judged(), self._signature, task, split, self._group.device)
+            answers = answers_of(judged, self._signature, task, split, self._group.device)
+        if hasattr(judged, "reshard"):
+            judged.reshard()  # what was put together to run is otherwise kept for a backward pass
+        return answers
 
     def average(self) -> None:
         """Take the weights after a step into their moving average."""
@@ -73,19 +95,25 @@ class Network:
         return {name: value.detach().clone() for name, value in self._judged().state_dict().items()}
 
     def state(self) -> dict[str, Mapping[str, Any]]:
-        """Return the tensors that it takes to go on, by owner."""
-        mean = {} if self._mean is None else {"mean": self._mean.state_dict()}
-        return {"module": self.module.state_dict(), **mean}
+        """Return the tensors that it takes to go on, whole, by owner; in the first process only."""
+        keep = self._group.rank == 0
+        mean = {} if self._mean is None else {"mean": all_whole(self._mean.state_dict(), keep=keep)}
+        return {"module": all_whole(self.module.state_dict(), keep=keep), **mean}
 
     def restore(self, parts: Mapping[str, Any]) -> None:
         """Go on from a state."""
-        self.module.load_state_dict(parts["module"])
+        self.module.load_state_dict(self.placed(parts["module"]))
         if self._mean is not None:
-            self._mean.load_state_dict(parts["mean"])
+            self._mean.load_state_dict(all_placed(parts["mean"], self._mean.state_dict()))
+
+    def placed(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Return whole weights as the module holds them."""
+        return all_placed(weights, self.module.state_dict())
 
     def finite(self) -> bool:
-        """Say whether no weight is infinite or not a number."""
-        return all(bool(weight.isfinite().all()) for weight in self.module.parameters())
+        """Say whether no weight is infinite or not a number, in any process."""
+        here = all(bool(own(weight).isfinite().all()) for weight in self.module.parameters())
+        return self._group.summed(not here) == (0,)
 
     def leave(self, weights: Mapping[str, Any]) -> None:
         """Leave the module as it came, in evaluation mode but with these weights, or its own where there are none."""
@@ -130,10 +158,16 @@ def answers_of(module: Any, signature: Signature, task: Task, split: Split, devi
             return np.concatenate([call(tensors_of(feed, device))[name].float().cpu().numpy() for feed in feeds])
 
 
-def moving_average(module: Any, decay: float) -> Any:
-    """Return a copy of a module that follows its weights and buffers as an exponential moving average."""
+def moving_average(module: Any, decay: float, *, fused: bool = True) -> Any:
+    """Return a copy of a module that follows its weights and buffers as an exponential moving average.
+
+    `fused` updates them all at once, which can't be where only some of them are divided among processes.
+    """
     averages = import_torch("training").optim.swa_utils
-    return averages.AveragedModel(module, multi_avg_fn=averages.get_ema_multi_avg_fn(decay), use_buffers=True)
+    given = (
+        {"multi_avg_fn": averages.get_ema_multi_avg_fn(decay)} if fused else {"avg_fn": averages.get_ema_avg_fn(decay)}
+    )
+    return averages.AveragedModel(module, **given, use_buffers=True)
 
 
 @contextlib.contextmanager
@@ -166,22 +200,12 @@ def with_dropout(module: Any, rate: float) -> Iterator[None]:
 def recomputing(module: Any, *, compiled: bool = False) -> Iterator[None]:
     """Let the blocks of a module keep only their inputs and run again in the backward pass (Chen et al. 2016).
 
-    Blocks are the members of its lists and sequences that have members of their own. That batch normalization sees a
-    batch twice does not count twice; a compiler sees to that itself.
+    That batch normalization sees a batch twice does not count twice; a compiler sees to that itself.
 
     Raises:
-        BadInput: there is no such block.
+        BadInput: there is no block.
     """
-    torch = import_torch("training")
-    lists = [part for part in module.modules() if isinstance(part, torch.nn.ModuleList | torch.nn.Sequential)]
-    blocks = dict.fromkeys(
-        block
-        for part in lists
-        for block in part
-        if any(True for _ in block.children()) and not isinstance(block, torch.nn.ModuleList)
-    )
-    inner = {part for block in blocks for part in block.modules() if part is not block}
-    outer = [block for block in blocks if block not in inner]
+    torch, outer = import_torch("training"), blocks_of(module)
     if not outer:
         raise BadInput(
             "the module has no blocks (members of a ModuleList or Sequential) to recompute; leave checkpointing out"
@@ -197,6 +221,20 @@ def recomputing(module: Any, *, compiled: bool = False) -> Iterator[None]:
             del block.forward
             if own is not None:
                 block.forward = own
+
+
+def blocks_of(module: Any) -> list[Any]:
+    """Return the members of a module's lists and sequences that have members of their own, the outermost ones."""
+    torch = import_torch("training")
+    lists = [part for part in module.modules() if isinstance(part, torch.nn.ModuleList | torch.nn.Sequential)]
+    blocks = dict.fromkeys(
+        block
+        for part in lists
+        for block in part
+        if any(True for _ in block.children()) and not isinstance(block, torch.nn.ModuleList)
+    )
+    inner = {part for block in blocks for part in block.modules() if part is not block}
+    return [block for block in blocks if block not in inner]
 
 
 def _recomputed(torch: Any, block: Any, forward: Any, contexts: Mapping[str, Any]) -> Any:

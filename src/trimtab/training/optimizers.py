@@ -8,6 +8,7 @@ from typing import Any
 from trimtab.core.errors import BadInput
 from trimtab.formats.torch_tracing import import_torch
 from trimtab.training.recipe import LEARNING_RATES, Recipe
+from trimtab.training.shards import all_whole, placed
 
 _FLAT_EPOCHS = 3
 """The validation curve is flat when none of the last three epochs was better than the best before them."""
@@ -51,10 +52,10 @@ class Optimizer:
         self.name = "sgd"
         self._inner = make_optimizer(self._module, self.name, self._recipe)
 
-    def state(self) -> dict[str, Any]:
-        """Return its state_dict."""
+    def state(self, *, keep: bool = True) -> dict[str, Any]:
+        """Return its state_dict, whole where processes hold parts of it, if this one is to `keep` it."""
         state: dict[str, Any] = self._inner.state_dict()
-        return state
+        return {**state, "state": {i: all_whole(held, keep=keep) for i, held in state["state"].items()}}
 
     def restore(self, switched: bool, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict, of SGD where it has taken over."""
@@ -64,7 +65,7 @@ class Optimizer:
         for weight, held in self._inner.state.items():
             for name, each in held.items():
                 if each.shape == weight.shape:  # laid out in memory as it was, or the last bits may differ
-                    held[name] = import_torch("training").empty_like(weight).copy_(each)
+                    held[name] = placed(each, weight)
 
 
 def is_flat(scores: Sequence[float]) -> bool:

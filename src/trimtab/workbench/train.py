@@ -30,7 +30,7 @@ from trimtab.reports import figures
 from trimtab.reports.figures.curves import curves
 from trimtab.training.checkpoint import FILE, Epoch
 from trimtab.training.fit import Course, Fitted, fit, fitted
-from trimtab.training.group import WAYS, Group, started_by_torchrun
+from trimtab.training.group import ALONE, WAYS, Group, started_by_torchrun
 from trimtab.training.launch import Meeting, Say, together
 from trimtab.training.network import answers_of, seeded
 from trimtab.training.recipe import Recipe
@@ -59,7 +59,7 @@ Heard = Callable[[Epoch, str], None]
 class Training:
     """Everything one training was asked: equal ones in one folder are the same run, continued.
 
-    `processes` train together on this machine, dividing the work in a `way` of `training.group.WAYS`.
+    `processes` train together on this machine, dividing the work as `parallel` says (one of `training.group.WAYS`).
     """
 
     model: Any
@@ -70,7 +70,7 @@ class Training:
     model_request: ModelRequest = field(default_factory=ModelRequest)
     seconds: float = math.inf
     processes: int = 1
-    way: str = "ddp"
+    parallel: str = "ddp"
     command: str = ""
 
 
@@ -84,9 +84,11 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
         BadInput: the model can't be trained, there is nothing to train on, or the folder holds another training.
     """
     begun = time.monotonic()
-    if asked.way not in WAYS or asked.processes < 1:
-        raise BadInput(f"{asked.processes} processes by {asked.way!r} make no sense; type one of {', '.join(WAYS)}")
-    with started_by_torchrun(asked.way) as group:
+    if asked.parallel not in WAYS:
+        raise BadInput(f"--parallel {asked.parallel!r} is not known; type one of {', '.join(WAYS)}")
+    if asked.processes < 1:
+        raise BadInput(f"--processes {asked.processes} makes no sense; give at least 1")
+    with started_by_torchrun(asked.parallel) as group:
         if group.size > 1 and asked.processes > 1:
             raise BadInput("torchrun has started the processes already; leave --processes out")
         if group.rank:
@@ -116,12 +118,15 @@ def _train(asked: Training, deadline: float, heard: Heard, group: Group) -> Run:
     if np.isfinite(before).all():
         judge(before)  # what can't be judged is refused before anything is learnt
     if asked.processes > 1:
-        meeting = Meeting(size=asked.processes, way=asked.way, logs=work / "logs")
+        meeting = Meeting(size=asked.processes, parallel=asked.parallel, logs=work / "logs")
         together(meeting, partial(_learn, model, task, recipe, course.folder, deadline), told)
-        done = fitted(module, model.signature, task, recipe, course)
-    else:
+    elif group.size > 1:
         group.told(dumps(model))
         group.told(dumps(task))
+        fit(trainable(model), model.signature, task, recipe, judge, course)
+    if asked.processes > 1 or group.size > 1:
+        done = fitted(module, model.signature, task, recipe, replace(course, group=ALONE))
+    else:
         done = fit(module, model.signature, task, recipe, judge, course)
     made = save_trained(model, module, asked.output) if done.finished else None
     after = answers_of(module, model.signature, task, select)
