@@ -175,7 +175,8 @@ Parallel = Annotated[
     str,
     _search(
         "--parallel",
-        help="What --processes divide: the items (ddp), also the weights (fsdp), or layers of one batch (tensor).",
+        help="What --processes divide: the items (ddp), also the weights (fsdp), the inside of layers (tensor), or "
+        "the layers one after the other (pipeline).",
     ),
 ]
 FiguresOutput = Annotated[

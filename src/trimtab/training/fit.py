@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,8 @@ def _begun(module: Any, signature: Signature, task: Task, recipe: Recipe, course
         raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
     if recipe.distill and course.teacher is None:
         raise BadInput("distill needs a teacher: name one with --teacher")
+    if recipe.distill and course.group.parallel == "pipeline":
+        raise BadInput("a network in stages can't be distilled: its teacher would be asked in every process; use ddp")
     network = Network(module, signature, task, recipe, course.group)
     key = content_digest(course.start, repr(signature), task.digest, recipe.options())
     return _Fit(network, loader, Loss(task, recipe, labels_of(train)), recipe, course, key)
@@ -146,7 +148,7 @@ class _Fit:
         self.network, self._loader, self._loss, self._recipe = network, loader, loss, recipe
         self._course, self._group, self._key = course, course.group, key
         self._augment = Augment(recipe.augmentations)
-        self._optimizer = Optimizer(network.module, recipe)
+        self._optimizer = Optimizer(network.module, recipe, network.numbers)
         self._place = Position()
         self._best: dict[str, Any] = {}
 
@@ -201,33 +203,57 @@ class _Fit:
     def _step(self, batch: Batch) -> float:
         """Take one step of the optimizer on a batch and return its mean loss."""
         recipe, place, group = self._recipe, self._place, self._group
-        total, parts = 0.0, list(_parts(batch, recipe.batch // recipe.accumulate, group.share[1]))
-        for number, part in enumerate(parts, start=1):
-            with self.network.exchanging(number == len(parts)):
-                loss = self._loss_of(part) * (len(part.rows) * group.share[1] / batch.of)
-                with told("the network can't be trained"):
-                    loss.backward()
-            total += loss.item()
-        total = group.summed(total)[0] / group.size
+        total = self._learnt(batch) if self.network.line is None else self._learnt_in_stages(batch)
         if recipe.l1:
-            total += add_l1(decayed(self.network.module), recipe.l1)
+            total += group.in_stages(add_l1(decayed(self.network.module), recipe.l1))
         if not math.isfinite(total):
             raise _Diverged(f"the loss was {total} in epoch {place.epoch + 1}, step {place.steps + 1}")
         if recipe.clip is not None:
-            clip(list(self.network.module.parameters()), recipe.clip)
+            clip(list(self.network.module.parameters()), recipe.clip, group)
         done = place.epoch + (place.batch + 1) / len(self._loader)
         self._optimizer.step(share_of_rate(recipe, done) * place.brake)
         self._optimizer.clear()
         self.network.average()
         return total
 
-    def _loss_of(self, batch: Batch) -> Any:
-        """Return the loss of a batch with its graph: augmented, against labels and teacher."""
-        recipe, device, share, labels = self._recipe, self._group.device, 1.0, None
+    def _learnt(self, batch: Batch) -> float:
+        """Leave the gradients of a batch, averaged over all processes, and return its mean loss."""
+        recipe, group, total = self._recipe, self._group, 0.0
+        parts = list(_parts(batch, recipe.batch // recipe.accumulate, group.share[1]))
+        for number, part in enumerate(parts, start=1):
+            with self.network.exchanging(number == len(parts)):
+                tensors, wanted = self._augmented(part)
+                outputs = self.network.answer(tensors)
+                loss = self._compared(outputs, wanted)
+                if recipe.distill and self._course.teacher is not None:
+                    with told("what the network answers can't be compared with what its teacher does"):
+                        taught = self._loss.taught(outputs, self._course.teacher(part.rows, tensors))
+                        loss = (1 - recipe.distill) * loss + recipe.distill * taught
+                loss = loss * (len(part.rows) * group.share[1] / batch.of)
+                with told("the network can't be trained"):
+                    loss.backward()
+            total += loss.item()
+        return group.summed(total)[0] / group.size
+
+    def _learnt_in_stages(self, batch: Batch) -> float:
+        """Leave the gradients of a batch in every stage, and return its mean loss."""
+        seeded(self._recipe.seed + _APART * (self._place.steps + 1))  # so that all stages augment alike
+        tensors, wanted = self._augmented(batch)
+        shares = [share for share, _ in wanted]
+        labels = self._torch.stack([each for _, each in wanted], dim=1)
+
+        def compared(outputs: Any, part: Any) -> Any:
+            return self._compared(outputs, [(share, part[:, place]) for place, share in enumerate(shares)])
+
+        return self.network.learn(tensors, labels, compared)
+
+    def _augmented(self, batch: Batch) -> tuple[dict[str, Any], list[tuple[float, Any]]]:
+        """Return a batch augmented, and the labels to compare it with, each with its share: two where it is mixed."""
+        recipe, device, labels = self._recipe, self._group.device, None
         tensors = tensors_of(batch.feed, device)
         if batch.labels is not None:
             labels = self._torch.from_numpy(np.ascontiguousarray(batch.labels)).to(device)
-        other = labels
+        wanted = [] if labels is None or recipe.distill == 1 else [(1.0, labels)]
         if recipe.augmentations:
             images = next((name for name, x in tensors.items() if x.ndim == 4 and x.is_floating_point()), None)
             if images is None:
@@ -237,17 +263,13 @@ class _Fit:
             tensors[images] = self._augment(tensors[images])
             if "mixup" in recipe.augmentations:
                 tensors[images], order, share = mixed(tensors[images])
-                other = None if labels is None else labels[order]
-        outputs, loss = self.network.answer(tensors), 0.0
+                wanted = [each for _, x in wanted for each in ((share, x), (1 - share, x[order]))]
+        return tensors, wanted
+
+    def _compared(self, outputs: Any, wanted: Sequence[tuple[float, Any]]) -> Any:
+        """Return the mean loss of outputs against labels of some shares, with its graph."""
         with told("what the network answers can't be compared with what it should answer"):
-            if labels is not None and recipe.distill < 1:
-                loss = share * self._loss(outputs, labels)
-                if share < 1:
-                    loss = loss + (1 - share) * self._loss(outputs, other)
-            if recipe.distill and self._course.teacher is not None:
-                taught = self._loss.taught(outputs, self._course.teacher(batch.rows, tensors))
-                loss = (1 - recipe.distill) * loss + recipe.distill * taught
-        return loss
+            return sum(share * self._loss(outputs, labels) for share, labels in wanted)
 
     def _validated(self, score: float | None) -> Epoch:
         """End the epoch with its score, None where there is none, and return what is known of it."""
@@ -285,14 +307,14 @@ class _Fit:
         """Write the checkpoint of a state that is worth going back to."""
         if not self.network.finite():
             raise _Diverged(f"the weights were not finite after step {self._place.steps:,}")
-        random, keep = self._group.collected(self._torch.get_rng_state()), self._group.rank == 0
+        random = self._group.collected(self._torch.get_rng_state())
         parts = {
             **self.network.state(),
-            "optimizer": self._optimizer.state(keep=keep),
-            "best": all_whole(self._best, keep=keep),
+            "optimizer": self._optimizer.state(self._group),
+            "best": all_whole(self._best, self._group),
             "random": {str(rank): state for rank, state in enumerate(random)},
         }
-        if keep:
+        if self._group.rank == 0:
             checkpoint.save(self._course.folder, self._key, self._place, parts)
 
     def _seed(self) -> None:
@@ -317,7 +339,7 @@ class _Fit:
             return False
         self._place, parts = found
         self.network.restore(parts)
-        self._optimizer = Optimizer(self.network.module, self._recipe)
+        self._optimizer = Optimizer(self.network.module, self._recipe, self.network.numbers)
         self._optimizer.restore(self._place.switched, parts["optimizer"])
         self._best = self.network.placed(parts.get("best", {}))
         if (random := parts["random"].get(str(self._group.rank))) is None:

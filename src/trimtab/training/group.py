@@ -13,8 +13,9 @@ from typing import Any
 from trimtab.core.errors import WorkerCrashed
 from trimtab.formats.torch_tracing import first_line, import_torch
 
-WAYS = ("ddp", "fsdp", "tensor")
-"""How processes divide the work: the items (ddp), also the weights (fsdp), or the layers (tensor)."""
+WAYS = ("ddp", "fsdp", "tensor", "pipeline")
+"""How processes divide the work: the items (ddp), also the weights (fsdp), the inside of layers (tensor), or the layers
+one after the other (pipeline)."""
 
 SILENCE_S = 1800.0
 """How long a process waits for the others; judging the select items must not take longer."""
@@ -76,6 +77,27 @@ class Group:
         found = [torch.empty_like(tensor) for _ in range(self.size)]
         with in_touch():
             torch.distributed.all_gather(found, tensor)
+        return found
+
+    def in_stages(self, value: float) -> float:
+        """Return the sum of what each process knows of its own stage; the value itself where there are no stages."""
+        return self.summed(value)[0] if self.parallel == "pipeline" else value
+
+    def merged(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """Return to the first process the tensors of all stages by name, which are all there are elsewhere."""
+        if self.size == 1 or self.parallel != "pipeline":
+            return dict(tensors)
+        torch, found = import_torch("training"), dict(tensors) if self.rank == 0 else {}
+        listed: list[Any] = [None] * self.size
+        with in_touch():
+            torch.distributed.all_gather_object(listed, [(name, x.shape, x.dtype) for name, x in tensors.items()])
+            for rank, names in enumerate(listed[1:], start=1):
+                for name, shape, dtype in names:
+                    if self.rank == 0:
+                        found[name] = torch.empty(shape, dtype=dtype)
+                        torch.distributed.recv(found[name], rank)
+                    elif self.rank == rank:
+                        torch.distributed.send(tensors[name].detach().cpu().contiguous(), 0)
         return found
 
     def told(self, text: str = "") -> str:

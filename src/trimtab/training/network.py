@@ -14,8 +14,10 @@ from trimtab.core.protocols import Array
 from trimtab.core.values import Signature, Split, Task
 from trimtab.data.batches import Feed, ahead, batches
 from trimtab.data.labels import answer_spec
-from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, first_line, import_torch
+from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, first_line, import_torch, named_outputs
 from trimtab.training.group import ALONE, Group, raise_if_lost
+from trimtab.training.optimizers import numbers_of
+from trimtab.training.pipeline import Judge, Pipeline, stage_of
 from trimtab.training.recipe import Recipe
 from trimtab.training.shards import all_placed, all_whole, divided, linear_pairs, own, sharded
 
@@ -40,24 +42,46 @@ class Network:
         if recipe.channels_last:
             module.to(memory_format=self._torch.channels_last)
         self._mean = moving_average(module, recipe.ema, fused=not group.divided) if recipe.ema else None
+        self.numbers = numbers_of(module)
+        if recipe.checkpointing and group.parallel == "pipeline":  # the blocks are those of the whole module
+            self._meanwhile.enter_context(recomputing(module, compiled=recipe.compile))
         if group.divided:
             self._divide()
-        if recipe.checkpointing:
+            module = self.module
+        if recipe.checkpointing and group.parallel != "pipeline":
             self._meanwhile.enter_context(recomputing(module, compiled=recipe.compile))
         compiled = self._torch.compile if recipe.compile else lambda given: given
         with told("the network can't be trained"):
             self._whole = group.replicated(compiled(module))
         self._call = caller(module, signature, lambda given: self._whole)
+        self.line = Pipeline(self._whole, group, recipe.accumulate) if group.parallel == "pipeline" else None
 
     def _divide(self) -> None:
         """Leave each process its part of the network, and of the averaged one."""
-        module, mean = self.module, [] if self._mean is None else [self._mean.module]
-        pairs = linear_pairs(module, self._signature, self._group.size) if self._group.parallel == "tensor" else []
-        for each in (module, *mean):
-            if pairs:
-                divided(each, pairs, self._group)
-            else:
-                sharded(each, blocks_of(each), self._group)
+        group, mean = self._group, None if self._mean is None else self._mean.module
+        modules = [each for each in (self.module, mean) if each is not None]
+        if group.parallel == "pipeline":
+            self.module, *means = (stage_of(each, blocks_of(each), group) for each in modules)
+            if self._mean is not None:
+                (self._mean.module,) = means
+        elif group.parallel == "tensor":
+            pairs = linear_pairs(self.module, self._signature, group.size)
+            for each in modules:
+                divided(each, pairs, group)
+        else:
+            for each in modules:
+                sharded(each, blocks_of(each), group)
+
+    def learn(self, tensors: Mapping[str, Any], wanted: Any, judge: Judge) -> float:
+        """Leave the gradients of a batch in this stage of a pipeline, and return the loss."""
+        assert self.line is not None
+        (given,) = self._laid_out(tensors).values()
+        with self._autocast(), told("the network can't be trained in stages"):
+            return self.line.learn(given, wanted, lambda outputs, more: judge(self._answer(outputs), more))
+
+    def _answer(self, result: Any) -> Any:
+        """Return the output that answers, of what the module returns."""
+        return named_outputs(result, [spec.name for spec in self._signature.outputs])[self._output]
 
     @contextlib.contextmanager
     def exchanging(self, last: bool) -> Iterator[None]:
@@ -70,17 +94,21 @@ class Network:
 
     def answer(self, tensors: Mapping[str, Any]) -> Any:
         """Return the output that answers, with its graph for the backward pass; images are laid out as is wanted."""
-        if self._recipe.channels_last:
-            layout = self._torch.channels_last
-            tensors = {name: x.contiguous(memory_format=layout) if x.ndim == 4 else x for name, x in tensors.items()}
         with self._autocast(), told("the network fails in training"):
-            return self._call(tensors)[self._output]
+            return self._call(self._laid_out(tensors))[self._output]
+
+    def _laid_out(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not self._recipe.channels_last:
+            return tensors
+        layout = self._torch.channels_last
+        return {name: x.contiguous(memory_format=layout) if x.ndim == 4 else x for name, x in tensors.items()}
 
     def predict(self, task: Task, split: Split) -> Array:
         """Return the answers to all items of a split, by the averaged weights where there are any."""
-        judged = self._judged()
+        judged = self._judged().eval()
+        line = None if self.line is None else Pipeline(judged, self._group)
         with self._autocast():
-            answers = answers_of(judged, self._signature, task, split, self._group.device)
+            answers = answers_of(judged, self._signature, task, split, self._group.device, line)
         if hasattr(judged, "reshard"):
             judged.reshard()  # what was put together to run is otherwise kept for a backward pass
         return answers
@@ -96,9 +124,8 @@ class Network:
 
     def state(self) -> dict[str, Mapping[str, Any]]:
         """Return the tensors that it takes to go on, whole, by owner; in the first process only."""
-        keep = self._group.rank == 0
-        mean = {} if self._mean is None else {"mean": all_whole(self._mean.state_dict(), keep=keep)}
-        return {"module": all_whole(self.module.state_dict(), keep=keep), **mean}
+        mean = {} if self._mean is None else {"mean": all_whole(self._mean.state_dict(), self._group)}
+        return {"module": all_whole(self.module.state_dict(), self._group), **mean}
 
     def restore(self, parts: Mapping[str, Any]) -> None:
         """Go on from a state."""
@@ -148,10 +175,15 @@ def seeded(seed: int) -> None:
     import_torch("training").manual_seed(seed)
 
 
-def answers_of(module: Any, signature: Signature, task: Task, split: Split, device: str = "cpu") -> Array:
-    """Return the answers of a module on a device, in evaluation mode, to all items of a split, one row per item."""
+def answers_of(
+    module: Any, signature: Signature, task: Task, split: Split, device: str = "cpu", line: Pipeline | None = None
+) -> Array:
+    """Return the answers of a module on a device, in evaluation mode, to all items of a split, one row per item.
+
+    `line` runs it, where the module is a stage of it.
+    """
     torch, name = import_torch("training"), answer_spec(signature, task.output).name
-    call = caller(module.eval(), signature)
+    call = caller(module.eval(), signature, lambda given: line or given)
     with torch.inference_mode():
         feeds = ahead(batches(task, split, _AT_ONCE))
         with told("the network fails in evaluation"):

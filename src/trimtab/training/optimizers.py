@@ -7,6 +7,7 @@ from typing import Any
 
 from trimtab.core.errors import BadInput
 from trimtab.formats.torch_tracing import import_torch
+from trimtab.training.group import ALONE, Group
 from trimtab.training.recipe import LEARNING_RATES, Recipe
 from trimtab.training.shards import all_whole, placed
 
@@ -17,8 +18,10 @@ _FLAT_EPOCHS = 3
 class Optimizer:
     """An optimizer with its learning rate, and the one that takes its place where the recipe switches."""
 
-    def __init__(self, module: Any, recipe: Recipe) -> None:
+    def __init__(self, module: Any, recipe: Recipe, numbers: Mapping[str, int] | None = None) -> None:
+        """Make the optimizer of a module, or of a stage: then `numbers` says which its weights are in the whole."""
         self._module, self._recipe = module, recipe
+        self._numbers = [number if numbers is None else numbers[name] for name, number in numbers_of(module).items()]
         self.name = "adam" if recipe.optimizer == "adam-then-sgd" else recipe.optimizer
         self._inner = make_optimizer(module, self.name, recipe)
 
@@ -52,20 +55,26 @@ class Optimizer:
         self.name = "sgd"
         self._inner = make_optimizer(self._module, self.name, self._recipe)
 
-    def state(self, *, keep: bool = True) -> dict[str, Any]:
-        """Return its state_dict, whole where processes hold parts of it, if this one is to `keep` it."""
+    def state(self, group: Group = ALONE) -> dict[str, Any]:
+        """Return its state_dict, whole, to the first of the processes that hold parts of it."""
         state: dict[str, Any] = self._inner.state_dict()
-        return {**state, "state": {i: all_whole(held, keep=keep) for i, held in state["state"].items()}}
+        held = {f"{self._numbers[i]}/{name}": x for i, each in state["state"].items() for name, x in each.items()}
+        found: dict[int, dict[str, Any]] = {}
+        for key, tensor in all_whole(held, group).items():
+            number, _, name = key.partition("/")
+            found.setdefault(int(number), {})[name] = tensor
+        return {**state, "state": found}
 
     def restore(self, switched: bool, state: Mapping[str, Any]) -> None:
         """Go on from a state_dict, of SGD where it has taken over."""
         if switched and self.name != "sgd":
             self.switch()
-        self._inner.load_state_dict(state)
-        for weight, held in self._inner.state.items():
-            for name, each in held.items():
+        held = {i: state["state"][number] for i, number in enumerate(self._numbers) if number in state["state"]}
+        self._inner.load_state_dict({"state": held, "param_groups": self._inner.state_dict()["param_groups"]})
+        for weight, kept in self._inner.state.items():
+            for name, each in kept.items():
                 if each.shape == weight.shape:  # laid out in memory as it was, or the last bits may differ
-                    held[name] = placed(each, weight)
+                    kept[name] = placed(each, weight)
 
 
 def is_flat(scores: Sequence[float]) -> bool:
@@ -90,6 +99,12 @@ def make_optimizer(module: Any, name: str, recipe: Recipe) -> Any:
     if name == "rmsprop":
         return optim.RMSprop(groups, lr=rate, momentum=recipe.momentum)
     return {"adam": optim.Adam, "adamw": optim.AdamW}[name](groups, lr=rate)
+
+
+def numbers_of(module: Any) -> dict[str, int]:
+    """Return the number of every trainable weight in the state of its optimizer, by name."""
+    known = {id(weight): name for name, weight in module.named_parameters()}
+    return {known[id(weight)]: number for number, weight in enumerate((*decayed(module), *undecayed(module)))}
 
 
 def decayed(module: Any) -> list[Any]:

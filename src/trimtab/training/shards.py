@@ -99,10 +99,14 @@ def whole(tensor: Any) -> Any:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def all_whole(state: Mapping[str, Any], *, keep: bool = True) -> dict[str, Any]:
-    """Return tensors whole, one after the other; nothing where this process is not to `keep` them."""
-    found = ((name, whole(each)) for name, each in state.items())
-    return {name: each for name, each in found if keep}
+def all_whole(state: Mapping[str, Any], group: Group) -> dict[str, Any]:
+    """Return tensors whole and from all stages, in the first process; elsewhere nothing that is of use."""
+    found: dict[str, Any] = {}
+    for name, each in state.items():
+        full = whole(each)  # one after the other, or every process would hold them all
+        if group.rank == 0 or group.parallel == "pipeline":
+            found[name] = full
+    return group.merged(found)
 
 
 def own(tensor: Any) -> Any:
@@ -120,17 +124,17 @@ def placed(tensor: Any, like: Any) -> Any:
 
 
 def all_placed(state: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    """Return tensors as those of the same names are laid out."""
-    return {name: placed(each, like[name]) if name in like else each for name, each in state.items()}
+    """Return those tensors that are among others by their names, laid out as they are."""
+    return {name: placed(state[name], each) for name, each in like.items() if name in state}
 
 
-def clip(weights: Sequence[Any], most: float) -> None:
-    """Scale the gradients so that their norm together is at most `most`."""
+def clip(weights: Sequence[Any], most: float, group: Group) -> None:
+    """Scale the gradients so that their norm together, over all stages, is at most `most`."""
     torch = import_torch("training")
     slopes = [weight.grad for weight in weights if weight.grad is not None]
-    if len({hasattr(slope, "full_tensor") for slope in slopes}) < 2:
+    if group.parallel != "pipeline" and len({hasattr(slope, "full_tensor") for slope in slopes}) < 2:
         torch.nn.utils.clip_grad_norm_(weights, most)
         return
-    norm = math.sqrt(sum(float(whole(slope.detach().square().sum())) for slope in slopes))
+    norm = math.sqrt(group.in_stages(sum(float(whole(slope.detach().square().sum())) for slope in slopes)))
     for slope in slopes:
         slope.mul_(min(1.0, most / (norm + 1e-6)))
