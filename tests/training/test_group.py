@@ -65,6 +65,12 @@ class Net(nn.Module):
             input = block(input)
         return self.head(input)
 
+class Normalized(nn.Sequential):
+    def __init__(self, dropout=0.0):
+        layers = (nn.Conv2d(1, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False))
+        blocks = (nn.Sequential(layer, nn.BatchNorm2d(8), nn.ReLU()) for layer in layers)
+        super().__init__(*blocks, nn.Flatten(), nn.Linear(128, 10))
+
 def learn(task, recipe, folder, group=ALONE, seed=0, dropout=0.0, deadline=math.inf, net=Net):
     torch.manual_seed(seed)
     module, right = net(dropout), labels(task.split("select"))
@@ -72,8 +78,8 @@ def learn(task, recipe, folder, group=ALONE, seed=0, dropout=0.0, deadline=math.
     course = Course(folder=folder, start="here", deadline=deadline, group=group)
     return module, fit(module, IMAGE, task, recipe, score, course)
 
-def told(task, recipe, folder):
-    module = Net()
+def told(task, recipe, folder, net=Net):
+    module = net()
     found = fitted(module, IMAGE, task, recipe, Course(folder=folder, start="here"))
     return {name: value.numpy() for name, value in module.state_dict().items()}, found
 
@@ -84,6 +90,9 @@ def learns(task, recipes, folder, group, say):
     for number, recipe in enumerate(recipes):
         module, _ = learn(task, recipe, folder / str(number), group)
         say((*told(task, recipe, folder / str(number)), holds(module)))
+
+def normalizes(task, recipe, folder, group, say):
+    learn(task, recipe, folder, group, net=Normalized)
 
 def goes_on(task, recipe, folder, group, say):
     learn(task, recipe, folder / "whole", group, dropout=0.3)
@@ -207,6 +216,15 @@ def test_two_processes_learn_what_one_does(parallel: str, jobs: Any, two: Any, f
             (e.steps, e.score, e.rate) for e in expected.history
         ]
         assert (fitted.best, fitted.notes, fitted.finished) == (expected.best, expected.notes, True)
+
+
+def test_stages_normalize_each_part_of_a_batch_as_accumulation_does(
+    jobs: Any, two: Any, few: Task, tmp_path: Path
+) -> None:
+    recipe = Recipe(epochs=2, batch=35, accumulate=5)
+    two(jobs.normalizes, few, recipe, tmp_path / "two", parallel="pipeline")
+    jobs.learn(few, recipe, tmp_path / "one", net=jobs.Normalized)
+    near(*(jobs.told(few, recipe, tmp_path / name, jobs.Normalized)[0] for name in ("two", "one")))
 
 
 @pytest.mark.parametrize("parallel", HELD)

@@ -316,6 +316,7 @@ class _Fit:
         }
         if self._group.rank == 0:
             checkpoint.save(self._course.folder, self._key, self._place, parts)
+        self._group.summed(0.0)  # nobody reads it before it is written
 
     def _seed(self) -> None:
         """Begin the random numbers of this process, which are not those of another one."""

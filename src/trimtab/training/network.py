@@ -60,6 +60,8 @@ class Network:
         """Leave each process its part of the network, and of the averaged one."""
         group, mean = self._group, None if self._mean is None else self._mean.module
         modules = [each for each in (self.module, mean) if each is not None]
+        if group.parallel != "tensor" and not all(weight.is_contiguous() for weight in self.module.parameters()):
+            raise BadInput(f"--parallel {group.parallel} takes tensors of the usual layout: leave channels_last out")
         if group.parallel == "pipeline":
             self.module, *means = (stage_of(each, blocks_of(each), group) for each in modules)
             if self._mean is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trimtab.core.errors import BadInput
-from trimtab.formats.torch_tracing import FOREIGN_ERRORS, first_line, import_torch
+from trimtab.formats.torch_tracing import FOREIGN_ERRORS, evaluated, first_line, import_torch
 from trimtab.training.group import Group
 
 Judge = Callable[[Any, Any], Any]
@@ -142,7 +142,7 @@ class Pipeline:
         """
         losses: list[Any] = []
         self._judge = judge
-        schedule, last = self._schedule(len(given), learning=True), self._group.rank == self._group.size - 1
+        schedule, last = self._schedule(given, learning=True), self._group.rank == self._group.size - 1
         schedule.step(
             *self._first(given), target=wanted if last else None, losses=losses if last else None, return_outputs=False
         )
@@ -153,24 +153,49 @@ class Pipeline:
         torch = import_torch("training")
         (tensor,) = given.values()
         with torch.no_grad():
-            held = [self._schedule(len(tensor), learning=False).step(*self._first(tensor))]
+            held = [self._schedule(tensor, learning=False).step(*self._first(tensor))]
         torch.distributed.broadcast_object_list(held, self._group.size - 1)
         return held[0]
 
     def _first(self, given: Any) -> tuple[Any, ...]:
         return (given,) if self._group.rank == 0 else ()
 
-    def _schedule(self, items: int, *, learning: bool) -> Any:
-        """Return what runs batches of so many items; the stages learn the shapes that they exchange when they begin."""
+    def _schedule(self, given: Any, *, learning: bool) -> Any:
+        """Return what runs batches of so many items as are given."""
+        items = len(given)
         if (items, learning) not in self._schedules:
             from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
-            torch, group = import_torch("training"), self._group
+            group = self._group
             parts = max(count for count in range(1, min(self._parts, items) + 1) if items % count == 0)
-            stage = PipelineStage(self.stage, group.rank, group.size, torch.device(group.device))
+            before, after = self._exchanged(given[: items // parts], learning=learning)
+            device = import_torch("training").device(group.device)
+            stage = PipelineStage(self.stage, group.rank, group.size, device, input_args=before, output_args=after)
             kind = Schedule1F1B if parts >= group.size else ScheduleGPipe
             self._schedules[items, learning] = kind(stage, parts, loss_fn=self._judged if learning else None)
         return self._schedules[items, learning]
+
+    def _exchanged(self, given: Any, *, learning: bool) -> tuple[Any, Any]:
+        """Return what the stage takes and gives for a part of a batch, as tensors without content.
+
+        PyTorch would find out by itself, by learning from what happens to be in memory: batch normalization keeps that.
+        """
+        torch, found = import_torch("training"), given
+        for rank in range(self._group.size):
+            if rank == self._group.rank:
+                before = found
+                with evaluated(self.stage), torch.no_grad():
+                    found = self.stage(before)
+            told = [(found.shape, found.stride(), found.dtype)]
+            torch.distributed.broadcast_object_list(told, rank)
+            if rank == self._group.rank:
+                after = found
+            shape, strides, kind = told[0]
+            found = torch.empty_strided(shape, strides, dtype=kind, device=self._group.device).zero_()
+        ends = [torch.empty_like(each, device="meta") for each in (before, after)]
+        for each in ends:
+            each.requires_grad_(learning and each.is_floating_point())
+        return ends[0], ends[1]
 
     def _judged(self, outputs: Any, wanted: Any) -> Any:
         assert self._judge is not None

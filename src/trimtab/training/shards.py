@@ -22,15 +22,9 @@ _EACH_FOR_ITSELF = {
 
 
 def sharded(module: Any, blocks: Sequence[Any], group: Group) -> None:
-    """Leave each process a part of every weight; a block is put together while it runs (`fully_shard`, ZeRO-3).
-
-    Raises:
-        BadInput: a weight is laid out so that it can't be divided.
-    """
+    """Leave each process a part of every weight; a block is put together while it runs (`fully_shard`, ZeRO-3)."""
     from torch.distributed.fsdp import fully_shard
 
-    if not all(weight.is_contiguous() for weight in module.parameters()):
-        raise BadInput("weights can't be sharded in the layout of channels_last; leave it out, or --parallel fsdp")
     mesh = group.mesh
     for each in (*blocks, module):
         fully_shard(each, mesh=mesh)
