@@ -78,6 +78,7 @@ BAD = [
     (["-o", "dropout=0.5"], "the module has no dropout layer"),
     (["-o", "checkpointing=true"], "the module has no blocks"),
     (["--budget", "soon"], "soon"),
+    (["--processes", "2", "--parallel", "magic"], "--parallel 'magic' is not known; type one of ddp, fsdp"),
     (["--train", "nowhere.npz"], "there is no file or folder nowhere.npz"),
 ]
 

@@ -93,6 +93,16 @@ def test_killed_in_two_processes_it_goes_on_and_gives_what_one_gives(asked: Trai
     near(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.parametrize("parallel", ["fsdp", "tensor", "pipeline"])
+def test_a_divided_network_is_left_whole_and_is_what_one_process_makes(
+    parallel: str, asked: Training, tmp_path: Path
+) -> None:
+    train(asked)
+    run = train(replace(asked, output=tmp_path / "two", processes=2, parallel=parallel))
+    near(tmp_path / "two", tmp_path / "one")
+    assert run.model.signature == read_run(tmp_path / "one").model.signature
+
+
 def test_torchrun_starts_it_as_well_and_only_the_first_process_tells(asked: Training, tmp_path: Path) -> None:
     train(asked)
     (tmp_path / "start.py").write_text("from trimtab.cli import main\nmain()\n")
