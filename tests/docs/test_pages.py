@@ -22,8 +22,10 @@ from trimtab.training.recipe import Recipe
 ROOT = Path(__file__).parents[2]
 COMMANDS = typer.main.get_command(app).commands
 OTHERS = {"--version", "--help"}
-FOREIGN = {"--no-deps", "--target", "--editable", "--logdir", "--backend-store-uri", "--nnodes", "--nproc-per-node", "--rdzv-backend",
-           "--rdzv-endpoint", "--no-python"}  # fmt: skip
+FOREIGN = {
+    "--no-deps", "--target", "--editable", "--logdir", "--backend-store-uri", "--nnodes", "--nproc-per-node",
+    "--rdzv-backend", "--rdzv-endpoint", "--no-python",
+}  # fmt: skip
 """Options of pip, TensorBoard, MLflow and torchrun, which pages name."""
 
 
