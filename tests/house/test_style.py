@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "trimtab"
 FILES = sorted(SOURCE.rglob("*.py"))
 FRAMEWORKS = {
     "onnx", "onnxruntime", "openvino", "nncf", "torch", "transformers", "tokenizers", "safetensors", "onnxscript",
-    "PIL", "mlflow", "tensorboard", "torch_pruning", "tensorly", "kornia",
+    "PIL", "mlflow", "tensorboard", "torch_pruning", "tensorly", "kornia", "ray",
 }  # fmt: skip
 MOST_LINES, MOST_PARAMETERS = 60, 8
 

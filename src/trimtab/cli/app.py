@@ -71,6 +71,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
     poor_model: o.PoorModel = False,
     track: o.Track = None,
     store: o.Store = "folder",
+    cluster: o.Cluster = None,
     dry_run: o.DryRun = False,
     as_json: o.AsJson = False,
 ) -> None:
@@ -96,6 +97,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
         poor_model=poor_model,
         track=tuple(track or ()),
         store=store,
+        cluster=cluster,
     )
     job = Job(
         model=model,

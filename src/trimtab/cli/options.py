@@ -136,6 +136,10 @@ Track = Annotated[
 Store = Annotated[
     str, _search("--store", help="What keeps measurements: folder (in the run's own), or a store of a plug-in.")
 ]
+Cluster = Annotated[
+    str | None,
+    _search("--cluster", help="A Ray cluster that makes the variants (host:6379, ray://host:10001); timed is here."),
+]
 PoorModel = Annotated[bool, _search("--poor-model", help="Go on although the model scores near chance.")]
 SaveTo = Annotated[Path | None, typer.Option("--save", help="Only write the demo's model and data to this folder.")]
 MeterOption = Annotated[

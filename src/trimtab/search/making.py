@@ -22,9 +22,9 @@ from trimtab.meters.feed import timing_inputs
 from trimtab.meters.judge import Watch, judge_items, reference_labels
 from trimtab.meters.predict import answers, predictions
 from trimtab.runtimes.session import ProcessSession, open_session
+from trimtab.search.cluster import Cluster, most_s
 
 _ENOUGH = 100  # equal answers of the same weights on another engine: the proof will ask for all of them
-_GRACE, _MOST_GRACE_S = 0.5, 30.0  # beyond the deadline that a technique knows, until its process is ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,10 @@ class Made:
     seconds: float
 
 
-def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path) -> Made:
+def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path, cluster: Cluster | None = None) -> Made:
     """Return the variant that a step makes of its parent within some seconds, or has made before.
+
+    It is made on a `cluster` where one is given, unless the technique has to time on this machine.
 
     Raises `Refused` when the technique can't do it, and `WorkerError` when it crashes, hangs or takes too much memory.
     """
@@ -63,14 +65,29 @@ def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path) -> 
     def anew() -> Made:
         shutil.rmtree(kept.parent, ignore_errors=True)  # what a killed run left half made
         make_folder(kept.parent)
-        most = seconds + min(_GRACE * seconds, _MOST_GRACE_S) + 1.0
-        limits = Limits(call_s=most, memory_bytes=shop.memory_bytes)
         start = time.monotonic()
+        if cluster is not None and not needs_target(technique):
+            made = cluster.make(shop, parent, step, kept.parent, seconds, log)
+            return Made(variant=made, seconds=time.monotonic() - start)
+        limits = Limits(call_s=most_s(seconds), memory_bytes=shop.memory_bytes)
         with Process("trimtab.search.making:Maker", shop, log=log, limits=limits) as maker:
             variant: Variant = maker.call("make", parent, step, kept.parent, seconds)
         return Made(variant=variant, seconds=time.monotonic() - start)
 
     return remembered(kept, Made, anew)
+
+
+def begin(shop: Shop, parent: Variant, step: Step, seconds: float, cluster: Cluster) -> None:
+    """Begin to make a variant on a cluster, for a later `make` that asks for it."""
+    technique: Technique = plugins.make("techniques", step.technique, step.options)
+    refused = technique.refuses(parent, shop.task) is not None
+    if not refused and not needs_target(technique) and not is_made(shop, parent, step):
+        cluster.begin(shop, parent, step, _kept(shop, parent, step).parent, seconds)
+
+
+def needs_target(technique: Technique) -> bool:
+    """Say whether a technique times while it makes, which only the machine may do that the goal is about."""
+    return bool(getattr(technique, "needs_target", False))
 
 
 def is_made(shop: Shop, parent: Variant, step: Step) -> bool:

@@ -41,6 +41,7 @@ from trimtab.meters.size import compression
 from trimtab.meters.warm import warm_up
 from trimtab.runtimes.session import ProcessSession, open_session
 from trimtab.search.budget import Budget
+from trimtab.search.cluster import Cluster
 from trimtab.search.journal import Journal
 from trimtab.search.limits import broken_limit, hopeless_limit, quality_limits
 from trimtab.search.making import Judged, Shop, is_made, judged, make
@@ -67,7 +68,8 @@ class Race:
     The reference is the model as given; its worker stays open, so that every candidate is timed in turn with it.
     `latency_s` is what a call of it takes, kept for a run that goes on; `outputs` are its answers on the select split,
     None without data. `names` are the trials of the plan so far: a run that continues another one meets those in the
-    journal again, in their order. `short` says that something was not tried for want of time or trials.
+    journal again, in their order. `short` says that something was not tried for want of time or trials. On a `cluster`
+    variants are made, never timed.
     """
 
     shop: Shop
@@ -81,6 +83,7 @@ class Race:
     names: list[str] = field(default_factory=list)
     short: bool = False
     corrected: dict[str, Trial] = field(default_factory=dict)
+    cluster: Cluster | None = None
     _reference: tuple[ProcessSession, Arrays] | None = None
     _making_s: dict[tuple[Step, ...], float] = field(default_factory=dict)
     _twins: dict[tuple[tuple[Step, ...], str, str | None], Judged] = field(default_factory=dict)
@@ -133,7 +136,7 @@ class Race:
         self.progress.begin(f"making {name}", self.budget.elapsed(), self.budget.seconds)
         blank, start = self._blank(name, steps, parent.settings), time.monotonic()
         try:
-            found = make(self.shop, parent, step, share * self.budget.left(), self._log(name))
+            found = make(self.shop, parent, step, share * self.budget.left(), self._log(name), self.cluster)
         except (Refused, WorkerError, BadInput, MissingExtra) as error:
             state: TrialState = "skipped" if isinstance(error, NothingToGain) else "failed"
             self._end(replace(blank, state=state, reason=str(error)), start)

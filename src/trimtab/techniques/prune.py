@@ -74,6 +74,11 @@ class Prune:
         if self.round_to is not None and self.round_to < 1:
             raise BadInput(f"round_to={self.round_to} is no multiple; type 8, 16 …, or none to have it measured")
 
+    @property
+    def needs_target(self) -> bool:
+        """Whether it times while it makes: then only the machine may make it that the goal is about."""
+        return self.round_to is None
+
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what no factory builds, an unknown importance or scope, and taylor importance without labels."""
         if self.importance not in IMPORTANCES:

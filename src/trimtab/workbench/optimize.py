@@ -30,7 +30,9 @@ from trimtab.meters.judge import BLIND_CHECK
 from trimtab.meters.predict import settled
 from trimtab.meters.quality import chance_warnings, tuned
 from trimtab.search import plan
+from trimtab.search.ahead import begin_ahead
 from trimtab.search.budget import Budget
+from trimtab.search.cluster import connected
 from trimtab.search.journal import Journal
 from trimtab.search.limits import unread_limit
 from trimtab.search.making import Shop
@@ -64,6 +66,7 @@ class Effort:
     `only` names the runtimes and techniques it may use (all by default); `poor_model` goes on although the original
     scores near chance. `track` names the trackers that log the run (none by default), `store` what keeps the
     measurements of the finalists ("folder" is a folder of the run): "name", or "name:option=value,option=value".
+    `cluster` is the address of a Ray cluster whose machines make the variants.
     """
 
     seconds: float = 600.0
@@ -73,6 +76,7 @@ class Effort:
     poor_model: bool = False
     track: tuple[str, ...] = ()
     store: str = "folder"
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +106,10 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
         new_folder(work, MARK),
         owned(work),
         Track(chosen, progress or Silent()) as track,
+        connected(job.effort.cluster, work / "logs" / "cluster.log") as cluster,
     ):
         race, warnings = prepare(job, track)
+        race.cluster = cluster
         if (found := _finished(job)) is not None:
             race.close()
             track.stage(f"{job.output} holds this run, finished: a longer --budget or more --trials would go on")
@@ -136,6 +142,7 @@ def _finished(job: Job) -> Result | None:
 def search(job: Job, race: Race, warnings: list[str], store: Store) -> Result:
     """Try everything that the budget allows, let the leaders play off, and prove what is best."""
     work, tools = job.output / WORK, plan.toolbox(job.effort.only, train=job.data_request.train is not None)
+    begin_ahead(race, tools)
     interrupted = explore(race, plan.everything(race, tools))
     if race.short:
         left = plan.not_tried(race, tools)
