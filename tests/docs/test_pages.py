@@ -24,9 +24,9 @@ COMMANDS = typer.main.get_command(app).commands
 OTHERS = {"--version", "--help"}
 FOREIGN = {
     "--no-deps", "--target", "--editable", "--logdir", "--backend-store-uri", "--nnodes", "--nproc-per-node",
-    "--rdzv-backend", "--rdzv-endpoint", "--no-python",
+    "--rdzv-backend", "--rdzv-endpoint", "--no-python", "--head", "--address",
 }  # fmt: skip
-"""Options of pip, TensorBoard, MLflow and torchrun, which pages name."""
+"""Options of pip, TensorBoard, MLflow, torchrun and Ray, which pages name."""
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -209,12 +210,21 @@ def test_where_no_cluster_is_it_is_told_in_one_line(tmp_path: Path) -> None:
             Cluster(address, tmp_path / "log")
 
 
-def test_a_cluster_of_this_machine_alone_is_refused(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("machines")
+def test_when_the_last_other_machine_goes_it_ends_with_one_line(race: Race, tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster as Nodes
 
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    other = nodes.add_node(num_cpus=1)
     try:
+        with connected(nodes.address, tmp_path / "one.log") as cluster:
+            leaving = threading.Timer(5.0, nodes.remove_node, [other])
+            leaving.start()
+            with pytest.raises(WorkerCrashed, match=r"no machine beside this one|its worker on the cluster died"):
+                step = Step(technique="travelling", options=options(how="hangs"))
+                make(race.shop, race.shop.original, step, 300, tmp_path / "log", cluster)
+            leaving.join()
         with pytest.raises(WorkerCrashed, match="no machine beside this one, which times and must not be disturbed"):
-            Cluster(nodes.address, tmp_path / "log")
+            Cluster(nodes.address, tmp_path / "two.log")
     finally:
         nodes.shutdown()

@@ -49,6 +49,15 @@ def test_absolute_paths_among_options_travel_and_other_words_stay(tmp_path: Path
     assert back == step
 
 
+def test_a_relative_path_means_the_same_wherever_it_is_unpacked(
+    original: Variant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(original.model.path.parent)
+    parcel = packed(replace(original.model, path=Path(original.model.path.name)))
+    monkeypatch.chdir(tmp_path)
+    assert unpacked(parcel, tmp_path / "there").path.read_bytes() == original.model.path.read_bytes()
+
+
 def test_what_was_written_is_told_by_its_place_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "c.txt").write_text("deep")

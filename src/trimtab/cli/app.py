@@ -80,7 +80,6 @@ def optimize(  # one parameter per option: the command line may have as many as 
 
     if dry_run and as_json:
         raise BadInput("--dry-run tells the plan in words: leave --json out")
-    request = replace(items.request(), train=train)
     goal = Goal(
         objective=_objective(minimize, maximize),
         direction="maximize" if maximize else "minimize",
@@ -104,7 +103,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
         data=data,
         goal=goal,
         output=output,
-        data_request=request,
+        data_request=replace(items.request(), train=train),
         model_request=opening.request(),
         effort=effort,
         command=shlex.join(["trimtab", *sys.argv[1:]]),

@@ -141,7 +141,7 @@ def connected(address: str | None, log: Path) -> Iterator[Cluster | None]:
 def _reach(address: str) -> None:
     """Raise `OSError` where nothing listens: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address not in ("auto", "local"):
+    if address != "auto":
         socket.create_connection((host, int(port)), timeout=_REACH_S).close()
 
 

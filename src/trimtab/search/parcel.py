@@ -25,6 +25,7 @@ class Parcel:
 
 def packed(value: Any) -> Parcel:
     """Return a value with all files that it names: of models, arrays and options that are absolute paths."""
+    value = moved(value, Path.absolute)  # elsewhere a relative one would mean another
     files = dict.fromkeys(path.absolute() for path in _named(value))
     return Parcel(value=value, files=tuple((path, path.read_bytes()) for path in files))
 
