@@ -88,16 +88,6 @@ def optimize(  # one parameter per option: the command line may have as many as 
         workload=calls.workload(),
         margin=margin,
     )
-    effort = Effort(
-        seconds=words.seconds(budget),
-        trials=trials,
-        only=tuple(only or ()),
-        seed=items.seed,
-        poor_model=poor_model,
-        track=tuple(track or ()),
-        store=store,
-        cluster=cluster,
-    )
     job = Job(
         model=model,
         data=data,
@@ -105,7 +95,16 @@ def optimize(  # one parameter per option: the command line may have as many as 
         output=output,
         data_request=replace(items.request(), train=train),
         model_request=opening.request(),
-        effort=effort,
+        effort=Effort(
+            seconds=words.seconds(budget),
+            trials=trials,
+            only=tuple(only or ()),
+            seed=items.seed,
+            poor_model=poor_model,
+            track=tuple(track or ()),
+            store=store,
+            cluster=cluster,
+        ),
         command=shlex.join(["trimtab", *sys.argv[1:]]),
     )
     if dry_run:
