@@ -94,7 +94,7 @@ def test_a_network_learns_by_labels_and_the_given_one_stays_as_it_was(case: Any,
     before = right(variant, task)
     made = FineTune(epochs=4, lr=0.01, batch=32, distill=0.0).apply(variant, at(variant, task))
     assert right(variant, task) == before < 0.3
-    assert right(made, task) > 0.85
+    assert right(made, task) > 0.75
     assert [step.technique for step in made.steps] == ["fine-tune"]
     assert dict(made.steps[0].options)["epochs"] == 4
 
