@@ -2,7 +2,7 @@
 
 Built-in and foreign plug-ins are found through the same entry-point groups (see `core/plugins.py`).
 Options of a plug-in are the typed keyword arguments of its class; `Annotated[float, Choices(0.25, 0.5)]`
-marks one that a search may vary.
+marks one that a search may vary, `Annotated[float, Range(0.1, 0.9)]` one whose numbers it may propose.
 """
 
 from __future__ import annotations
@@ -42,6 +42,15 @@ class Choices:
 
     def __init__(self, *values: Scalar) -> None:
         object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Marks a keyword argument as a dimension of the search, with the numbers worth trying: least, most, and steps."""
+
+    low: float
+    high: float
+    step: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from trimtab.core.errors import BadInput, MissingExtra, NothingToGain, Refused
-from trimtab.core.protocols import Array, Choices, Context
+from trimtab.core.protocols import Array, Context, Range
 from trimtab.core.values import Step, Task, Variant
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import import_torch, load_live, quiet
@@ -36,7 +36,7 @@ class Factorize:
     those whose weights others share and those that the module fails without.
     """
 
-    energy: Annotated[float, Choices(0.95, 0.9, 0.8)] = 0.9
+    energy: Annotated[float, Range(0.5, 0.98, 0.02)] = 0.9
     layers: str = "all"
     convolution: str = "tucker"
     keep: str = ""

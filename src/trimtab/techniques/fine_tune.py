@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
 
 import numpy as np
 
 from trimtab.core.errors import Refused
-from trimtab.core.protocols import Array, Choices, Context
+from trimtab.core.protocols import Array, Context
 from trimtab.core.values import Model, Split, Step, Task, Variant, content_digest, options
 from trimtab.data.batches import labels as labels_of
 from trimtab.formats.torch import save_changed
@@ -28,13 +27,14 @@ class FineTune:
     teacher, whatever `distill` says; the original itself learns by labels alone.
     """
 
-    epochs: Annotated[int, Choices(3, 10)] = 3
+    epochs: int = 3
+    share: float = 1.0
     batch: int = 64
     optimizer: str = "adam"
     lr: float = 1e-3
     schedule: str = "cosine"
     augment: str = "none"
-    distill: Annotated[float, Choices(0.5, 0.9)] = 0.5
+    distill: float = 0.5
     temperature: float = 4.0
 
     name = "fine-tune"

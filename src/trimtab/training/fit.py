@@ -83,7 +83,7 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
         raise BadInput("there are no items to train on: give them with --train, or name some of the data train")
     if select is None:
         raise BadInput("there are no items to choose the best epoch by: give them with --data")
-    loader = Loader(task, train, recipe.batch, recipe.seed)
+    loader = Loader(task, train, recipe.batch, recipe.seed, items=math.ceil(recipe.share * len(train)))
     if not len(loader):
         raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
     if recipe.distill and course.teacher is None:

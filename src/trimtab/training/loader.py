@@ -29,18 +29,29 @@ class Batch:
 class Loader:
     """Batches of a split: the order depends on the seed and the epoch only, so that any epoch can be begun anywhere.
 
+    An epoch sees `items` of them, all by default, and not the same ones in every epoch.
+
     `share` = (part, parts) hands out every parts-th item of each batch, for training in several processes. A last
     batch of a single item is left out: batch normalization can't be trained on it.
     """
 
-    def __init__(self, task: Task, split: Split, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        batch: int,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
+        items: int | None = None,
+    ) -> None:
         self._task, self._split, self._batch, self._seed, self._share = task, split, batch, seed, share
+        self._items = len(split) if items is None else min(items, len(split))
         self._labels = labels_of(split)
         self.waited_s = 0.0
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        whole, rest = divmod(len(self._split), self._batch)
+        whole, rest = divmod(self._items, self._batch)
         return whole + (rest >= max(2, self._share[1]))
 
     def rows(self, epoch: int, number: int) -> NDArray[np.int64]:
@@ -50,7 +61,7 @@ class Loader:
         """
         part, parts = self._share
         order = _order(self._seed, epoch, len(self._split))
-        return order[number * self._batch : (number + 1) * self._batch][part::parts]
+        return order[: self._items][number * self._batch : (number + 1) * self._batch][part::parts]
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield every batch from `start` on; the next one is read while the last one is used.

@@ -28,7 +28,8 @@ class Recipe:
     """The options of a fit.
 
     Attributes:
-        epochs: passes over the train split.
+        epochs: passes over the train split, or over a share of it.
+        share: part of the train split that an epoch sees, another one each time.
         batch: items a step of the optimizer sees; `accumulate` divides it into that many parts.
         optimizer: sgd (momentum, Nesterov), adam, adamw, rmsprop, or adam-then-sgd.
         lr: the highest learning rate; None takes the optimizer's usual one.
@@ -56,6 +57,7 @@ class Recipe:
     """
 
     epochs: int = 10
+    share: float = 1.0
     batch: int = 64
     accumulate: int = 1
     optimizer: str = "adam"
@@ -123,6 +125,7 @@ _WORDS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISION
 _TINY = 1e-12
 _RANGES: dict[str, tuple[float, float | None, str]] = {
     "epochs": (1, None, "at least 1"),
+    "share": (_TINY, 1 + _TINY, "above 0 and at most 1"),
     "batch": (1, None, "at least 1"),
     "accumulate": (1, None, "at least 1"),
     "lr": (_TINY, None, "above 0"),
