@@ -229,7 +229,7 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
-    parts = (untouched, touched, tuned, unfused, trained, nearly, rescued, refined, varied, refined)
+    parts = (untouched, touched, tuned, trained, unfused, nearly, rescued, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 

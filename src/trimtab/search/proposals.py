@@ -13,7 +13,7 @@ from trimtab.core.errors import MissingExtra
 from trimtab.core.values import Scalar, Step, options
 
 _AT_RANDOM = 8  # proposals before the sampler learns from what became of them
-_PATIENCE = 20  # proposals in turn that were made before, until there is nothing new to propose
+_PATIENCE = 50  # proposals in turn that were made before, until there is nothing new to propose
 
 
 class Proposals:

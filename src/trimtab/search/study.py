@@ -24,7 +24,7 @@ from trimtab.search.race import Race, outpaced
 _POOL = 5  # untrained candidates to choose from
 _MOST = 60  # proposals
 _TRAINING = 0.8  # of the time left; the rest is for quantizing what was trained
-_MAKING = 0.1  # of the time left, for changing one network without training it
+_MAKING, _MAKING_S = 0.1, 60.0  # of the time left, at least so many seconds: for changing a network without training
 _GRACE = 1.6  # times the seconds that a training is expected to take, until it ends with what it has
 _NEARLY = 1.5  # times the loss that may be hoped to be proven: quantizing may still be worth it
 _FIXED = 0.05  # of the original's epoch: what an epoch costs whatever the network
@@ -98,7 +98,8 @@ class Study:
                 return
             name = step.label()
             self._origin[name] = step
-            changed = self.race.made(self.race.shop.original, step, _MAKING)
+            share = min(1.0, max(_MAKING, _MAKING_S / self.race.budget.left()))
+            changed = self.race.made(self.race.shop.original, step, share)
             facts = None if changed is None else self._facts(changed)
             if changed is None or self._hopeless(name, facts):
                 self._proposals.fail(step)

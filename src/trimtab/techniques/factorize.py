@@ -36,7 +36,7 @@ class Factorize:
     those whose weights others share and those that the module fails without.
     """
 
-    energy: Annotated[float, Range(0.5, 0.98, 0.02)] = 0.9
+    energy: Annotated[float, Range(0.5, 0.98, 0.01)] = 0.9
     layers: str = "all"
     convolution: str = "tucker"
     keep: str = ""

@@ -57,7 +57,7 @@ class Prune:
     their channels, as do those that give the outputs, and those that the module fails without.
     """
 
-    amount: Annotated[float, Range(0.1, 0.95, 0.05)] = 0.5
+    amount: Annotated[float, Range(0.1, 0.95, 0.01)] = 0.5
     importance: str = "l2"
     scope: Annotated[str, Choices("uniform", "global")] = "uniform"
     round_to: int | None = None
