@@ -23,6 +23,7 @@ _FALL, _FALL_SD, _FALL_WEIGHT = 0.5, 0.35, 2.0  # log loss that a rung takes awa
 _SLOPE, _SLOPE_SD = -0.7, 0.4  # log loss by log work after the first rung: half the work, 1.6 times the loss
 _START, _START_SD = math.log(2.0), 1.0  # log loss (in what is allowed) of a candidate as large as the original
 _SPREAD = 0.6  # of the log losses of candidates of the same work
+_MOST_EPOCHS = 100  # of one rung: more hardly ever help
 _WORTH = 0.02  # a gain in log time below that is not worth training for
 
 
@@ -174,7 +175,7 @@ def rungs_of(epoch_s: float, seconds: float, *, share: float = 0.4, first: float
     start = max(0.25, min(first * seconds / epoch_s, 8.0))
     start = round(start) if start >= 1 else float(f"{start:.1g}")
     rungs = [float(start)]
-    while rungs[-1] * STEP * epoch_s <= share * seconds:
+    while rungs[-1] * STEP * epoch_s <= share * seconds and rungs[-1] * STEP <= _MOST_EPOCHS:
         following = rungs[-1] * STEP
         rungs.append(float(round(following)) if following >= 1 else following)
     return tuple(rungs)

@@ -43,11 +43,16 @@ class Proposals:
             load_if_exists=True,
         )
         self._numbers: dict[Step, int] = {}
+        self._before: dict[Step, bool] = {}
         self._steps = self._proposed()
 
     def next(self) -> Step | None:
         """Return a step that was not proposed before in this process, None where there is nothing new to propose."""
         return next(self._steps, None)
+
+    def failed_before(self, step: Step) -> bool | None:
+        """Say whether nothing came of a proposal of an earlier process; None where it is of this one."""
+        return self._before.get(step)
 
     def tell(self, step: Step, time: float, loss: float) -> None:
         """Tell what became of a proposal: its time ratio and its loss."""
@@ -65,6 +70,7 @@ class Proposals:
             step = self._read(trial.params)
             if step is not None and step not in self._numbers:
                 self._numbers[step] = trial.number
+                self._before[step] = trial.state == self._optuna.trial.TrialState.FAIL
                 yield step
         known = 0
         while known < _PATIENCE:

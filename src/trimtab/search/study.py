@@ -96,12 +96,14 @@ class Study:
             step = self._proposals.next() if len(self._origin) < _MOST else None
             if step is None:
                 return
-            name = step.label()
+            name, before = step.label(), self._proposals.failed_before(step)
             self._origin[name] = step
+            if before:
+                continue
             share = min(1.0, max(_MAKING, _MAKING_S / self.race.budget.left()))
             changed = self.race.made(self.race.shop.original, step, share)
             facts = None if changed is None else self._facts(changed)
-            if changed is None or self._hopeless(name, facts):
+            if changed is None or (before is None and self._hopeless(name, facts)):
                 self._proposals.fail(step)
                 continue
             trial = yield from self._tried(changed)
