@@ -9,9 +9,10 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint c
 
 PEERS   := bench-digits bench-mnist bench-minilm bench-mobilenet
 SPEED   := bench-speed-minilm bench-speed-resnet50
+TRAINED := bench-trained-mnist bench-trained-bbc bench-trained-fashion
 OTHERS  := bench-startup bench-spam bench-searches bench-kill_and_resume bench-under_load bench-certificate \
            bench-idle_threads bench-load_overhead
-BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(filter-out bench-startup bench-spam,$(OTHERS))
+BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(TRAINED) $(filter-out bench-startup bench-spam,$(OTHERS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench docs format clean $(BENCHES)
@@ -42,6 +43,9 @@ $(PEERS): bench-%: $(VENV)/.installed
 
 $(SPEED): bench-speed-%: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed_only.py $*
+
+$(TRAINED): bench-trained-%: $(VENV)/.installed
+	$(BIN)/python benchmarks/trained.py $*
 
 $(OTHERS): bench-%: $(VENV)/.installed
 	$(BIN)/python benchmarks/$*.py

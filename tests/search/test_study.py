@@ -157,9 +157,6 @@ def test_the_search_ends_near_the_fastest_network_that_keeps_the_goal(ready: Rac
     searched(ready, "shrink", "learn")
     best = ready.best()
     assert best is not None
-    most = max(
-        a / 100 for a in range(5, 96) if loss_of((Step(technique="shrink", options=(("amount", a / 100),)),)) >= 0
-    )
     reachable = max(a / 100 for a in range(5, 96) if 0.02 * (a / 100) ** 4 <= 0.01)
     assert best.screening is not None
     assert best.screening.value <= 1.25 * (1 - reachable)
