@@ -62,7 +62,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
     max_drop: o.MaxDrop = "1pt",
     limit: o.Limit = None,
     calls: o.WorkloadOptions,
-    budget: o.Budget = "10m",
+    budget: o.Budget = None,
     trials: o.Trials = None,
     only: o.Only = None,
     margin: o.Margin = 0.03,
@@ -89,7 +89,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
         margin=margin,
     )
     effort = Effort(
-        seconds=words.seconds(budget),
+        seconds=words.seconds(budget or ("1h" if train else "10m")),
         trials=trials,
         only=tuple(only or ()),
         seed=items.seed,
@@ -126,7 +126,7 @@ def demo(
         for path in save_digits(save):
             typer.echo(path)
         return
-    _run(demo_job(output, words.seconds(budget)), as_json=False)
+    _run(demo_job(output, words.seconds(budget or "60s")), as_json=False)
 
 
 @app.command(short_help="Read what a model costs and how good it is.")

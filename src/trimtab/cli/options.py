@@ -96,10 +96,11 @@ Maximize = Annotated[
 ]
 Limit = Annotated[list[str] | None, _goal("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')]
 Budget = Annotated[
-    str,
+    str | None,
     _search(
         "--budget",
-        help="Time for the whole run: 90s, 10m, 1h. The search is cut short for proof and final timing, which end it.",
+        help="Time for the whole run: 90s, 10m (the default), 1h (with --train). The search is cut short for proof and "
+        "final timing, which end it.",
     ),
 ]
 Trials = Annotated[int | None, _search("--trials", min=1, help="The most variants to try.")]

@@ -8,15 +8,19 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from trimtab.core.errors import Refused
+from trimtab.core.machine import machine
 from trimtab.core.protocols import Array, Context
 from trimtab.core.values import Model, Split, Step, Task, Variant, content_digest, options
 from trimtab.data.batches import labels as labels_of
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import load_live
 from trimtab.training.fit import Course, fit
+from trimtab.training.invariance import indifferent
 from trimtab.training.network import answers_of
 from trimtab.training.recipe import Recipe
 from trimtab.training.teacher import teacher_of
+
+_NARROW = {"avx512_bf16", "amx_bf16"}  # flags of processors that multiply bf16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +28,21 @@ class FineTune:
     """Training on the train split, by labels and by what the original answers (distillation).
 
     The options are those of `trimtab train` (see `training/recipe.py`). Without labels the original is the only
-    teacher, whatever `distill` says; the original itself learns by labels alone.
+    teacher, whatever `distill` says; the original itself learns by labels alone. `augment` auto takes the
+    augmentations that the original is indifferent to, so that what it answered to the items as they are, kept from
+    before, is right for them augmented; `precision` auto is bf16 where the processor multiplies such numbers.
     """
 
     epochs: int = 3
     share: float = 1.0
-    batch: int = 64
+    batch: int = 128
     optimizer: str = "adam"
-    lr: float = 1e-3
+    lr: float = 2e-3
     schedule: str = "cosine"
-    augment: str = "none"
-    distill: float = 0.5
+    augment: str = "auto"
+    distill: float = 0.7
     temperature: float = 4.0
+    precision: str = "auto"
 
     name = "fine-tune"
     trains = True
@@ -61,8 +68,8 @@ class FineTune:
         teaches = teacher.format in ("torch", "huggingface") and teacher.digest != variant.model.digest
         if not task.labelled and not teaches:
             raise Refused("the items have no labels, and there is no other PyTorch model that could teach")
-        recipe = Recipe(**{**asdict(self), "distill": self._share(task) if teaches else 0.0}, seed=context.seed)
-        augmented = bool(recipe.augmentations)
+        recipe = self._recipe(task, select, teacher, distils=teaches, seed=context.seed)
+        augmented = bool(recipe.augmentations) and self.augment != "auto"
         course = Course(
             folder=context.folder / "checkpoint",
             start=content_digest(variant.model.digest, teacher.digest),
@@ -74,12 +81,26 @@ class FineTune:
         fitted = fit(module, signature, task, recipe, score_of(task, select, teacher), course)
         if fitted.best is None:
             raise Refused("not one epoch of training ended within the time; give a larger --budget")
-        done = replace(self, epochs=len(fitted.history), distill=recipe.distill)
+        done = replace(
+            self,
+            epochs=len(fitted.history),
+            distill=recipe.distill,
+            augment=recipe.augment,
+            precision=recipe.precision,
+        )
         step = Step(technique=self.name, options=options(asdict(done)), seed=context.seed)
         return variant.after(save_changed(variant.model, module, context.folder), step)
 
-    def _share(self, task: Task) -> float:
-        return self.distill if task.labelled else 1.0
+    def _recipe(self, task: Task, select: Split, teacher: Model, *, distils: bool, seed: int) -> Recipe:
+        """Return the recipe with everything decided that is left to the data and the machine."""
+        chosen = {**asdict(self), "distill": (self.distill if task.labelled else 1.0) if distils else 0.0}
+        if self.precision == "auto":
+            chosen["precision"] = "bf16" if _NARROW & set(machine().flags) else "fp32"
+        if self.augment == "auto":
+            known = indifferent(teacher, task, select, seed) if teacher.format in ("torch", "huggingface") else ()
+            chosen["augment"] = "+".join(known) or "none"
+        images = any(len(spec.shape) == 4 for spec in teacher.signature.data_inputs)
+        return Recipe(**chosen, channels_last=images, seed=seed)
 
 
 def score_of(task: Task, split: Split, teacher: Model) -> Callable[[Array], float]:
