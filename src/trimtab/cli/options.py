@@ -99,7 +99,7 @@ Budget = Annotated[
     str | None,
     _search(
         "--budget",
-        help="Time for the whole run: 90s, 10m (the default), 1h (with --train). The search is cut short for proof and "
+        help="Time for the whole run: 90s, 10m, 1h; by default 10m, 1h with --train. It is cut short for proof and "
         "final timing, which end it.",
     ),
 ]

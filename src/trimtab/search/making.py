@@ -61,7 +61,8 @@ def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path) -> 
     kept = _kept(shop, parent, step)
 
     def anew() -> Made:
-        shutil.rmtree(kept.parent, ignore_errors=True)  # what a killed run left half made
+        if not getattr(technique, "resumes", False):
+            shutil.rmtree(kept.parent, ignore_errors=True)  # what a killed run left half made
         make_folder(kept.parent)
         most = seconds + min(_GRACE * seconds, _MOST_GRACE_S) + 1.0
         limits = Limits(call_s=most, memory_bytes=shop.memory_bytes)

@@ -46,6 +46,7 @@ class Study:
     plain: Trial
     finish: Callable[[Variant], Iterator[Variant]]
     said: Callable[[str], None]
+    rungs: tuple[float, ...] = ()
     halving: Halving = field(init=False)
     _proposals: Proposals = field(init=False)
     _predictor: Predictor = field(init=False)
@@ -59,7 +60,7 @@ class Study:
         assert train is not None
         batch = race.goal.workload.batch
         self._rate_s = _BACKWARD * len(train) * max(race.latency_s, 1e-6) / batch
-        self.halving = Halving(self.allowed, rungs_of(0.5 * self._rate_s, self._left()))
+        self.halving = Halving(self.allowed, self.rungs or rungs_of(0.5 * self._rate_s, self._left()))
         folder = race.shop.folder.parent
         self._proposals = Proposals(folder / "study.log", [each.name for each in self.makers], race.seed)
         self._predictor = Predictor(home() / "latency" / f"{race.machine.digest[:16]}.jsonl")
@@ -202,7 +203,7 @@ class Study:
         self._rate_s = seen if first else (self._rate_s + seen) / 2
         for each in self.halving.candidates.values():
             each.epoch_s = self._epoch_s(each.work)
-        if first:
+        if first and not self.rungs:
             rungs = rungs_of(self._epoch_s(0.3), self._left())
             self.halving.rungs = (self.halving.rungs[0], *(each for each in rungs if each > self.halving.rungs[0]))
 

@@ -46,6 +46,7 @@ class FineTune:
 
     name = "fine-tune"
     trains = True
+    resumes = True  # from the checkpoint in its folder
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse models that can't be trained, and data without items to train on."""
