@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
-import fashion  # noqa: E402 # the models lie beside
+import fashion  # the models lie beside
 
 QUARTERS = 4
 
