@@ -125,7 +125,7 @@ def shuffled(takes: int, makes: int, stride: int) -> Any:
 
 
 def divisible(channels: float, by: int = 8) -> int:
-    """Return a number of channels as a multiple of `by`: at least one, and at least nine tenths of what is asked for."""
+    """Return a number of channels as a multiple of `by`: at least one, at least nine tenths of what is asked for."""
     found = max(by, int(channels + by / 2) // by * by)
     return found + by if found < 0.9 * channels else found
 
