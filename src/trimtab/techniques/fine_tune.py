@@ -25,7 +25,8 @@ class FineTune:
     """Training on the train split, by labels and by what the original answers (distillation).
 
     The options are those of `trimtab train` (see `training/recipe.py`). Without labels the original is the only
-    teacher, whatever `distill` says; the original itself learns by labels alone.
+    teacher, whatever `distill` says; the original itself learns by labels alone. `hints` (features, attention) lets
+    inner layers follow the original's as well.
     """
 
     epochs: Annotated[int, Choices(3, 10)] = 3
@@ -36,6 +37,8 @@ class FineTune:
     augment: str = "none"
     distill: Annotated[float, Choices(0.5, 0.9)] = 0.5
     temperature: float = 4.0
+    hints: str = "none"
+    hint_weight: float = 1.0
 
     name = "fine-tune"
     trains = True
@@ -61,20 +64,20 @@ class FineTune:
         teaches = teacher.format in ("torch", "huggingface") and teacher.digest != variant.model.digest
         if not task.labelled and not teaches:
             raise Refused("the items have no labels, and there is no other PyTorch model that could teach")
-        recipe = Recipe(**{**asdict(self), "distill": self._share(task) if teaches else 0.0}, seed=context.seed)
-        augmented = bool(recipe.augmentations)
+        taught = {"distill": self._share(task), "hints": self.hints} if teaches else {"distill": 0.0, "hints": "none"}
+        recipe, signature = Recipe(**{**asdict(self), **taught}, seed=context.seed), variant.model.signature
         course = Course(
             folder=context.folder / "checkpoint",
             start=content_digest(variant.model.digest, teacher.digest),
-            teacher=teacher_of([teacher], task, context.folder, augmented=augmented) if recipe.distill else None,
+            teacher=teacher_of([teacher], signature, task, context.folder, live=recipe.live) if recipe.taught else None,
             deadline=context.deadline,
             heard=lambda epoch: print(f"epoch {epoch.number}: loss {epoch.loss:.4f}, score {epoch.score:.4f}"),
         )
-        module, signature = load_live(variant.model), variant.model.signature
+        module = load_live(variant.model)
         fitted = fit(module, signature, task, recipe, score_of(task, select, teacher), course)
         if fitted.best is None:
             raise Refused("not one epoch of training ended within the time; give a larger --budget")
-        done = replace(self, epochs=len(fitted.history), distill=recipe.distill)
+        done = replace(self, epochs=len(fitted.history), distill=recipe.distill, hints=recipe.hints)
         step = Step(technique=self.name, options=options(asdict(done)), seed=context.seed)
         return variant.after(save_changed(variant.model, module, context.folder), step)
 
