@@ -30,7 +30,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the train split.
-        batch: items a step of the optimizer sees; `accumulate` divides it into that many parts.
+        batch: items a step of the optimizer sees.
+        accumulate: parts that a batch is divided into, whose gradients are added up.
         optimizer: sgd (momentum, Nesterov), adam, adamw, rmsprop, or adam-then-sgd.
         lr: the highest learning rate; None takes the optimizer's usual one.
         sgd_lr: the learning rate that SGD goes on with in adam-then-sgd; None takes SGD's usual one.
@@ -46,9 +47,7 @@ class Recipe:
         class_weights: "balanced" weighs every class alike in the loss, whatever its number of items.
         distill: share of the loss that is about a teacher's answers instead of labels; 1 needs no labels.
         temperature: softens the answers of both in distillation.
-        hints: what a teacher's inner layers tell besides: features (maps of activations, through adapters that are
-            thrown away), attention (of transformers the relations among queries, keys and values, of images where
-            they are looked at), or none.
+        hints: what is learnt from inside a teacher: features (maps of activations), attention (where it looks), none.
         hint_weight: what the loss of the hints is multiplied by before it is added to the rest.
         clip: the largest norm of all gradients together; None clips nothing.
         ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none.
