@@ -70,7 +70,58 @@ def test_when_the_budget_is_up_the_same_command_goes_on(trimtab, words, tmp_path
     assert (tmp_path / "out" / "weights.safetensors").is_file()
 
 
+@pytest.fixture
+def teacher(tmp_path: Path) -> str:
+    """The perceptron that gave the labels, as a person names it."""
+    return source("torch", tmp_path / "teacher")
+
+
+def test_a_network_learns_from_teachers_by_their_answers_kept_on_disk(trimtab, words, teacher, tmp_path):
+    more = ("--epochs", "20", "-o", "lr=0.05", "-o", "distill=0.9", "-o", "temperature=1", "--json")
+    done = trimtab(*words, *more, "--teacher", teacher, "--teacher", teacher)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert dict(found["configuration"])["distill"] == 0.9
+    assert len(list((tmp_path / "out" / "work").glob("answers-*.npy"))) == 1
+    accuracy = next(each["value"] for each in found["readings"] if each["name"] == "accuracy")
+    assert accuracy > 0.7
+    again = trimtab(*words, *more, "--teacher", teacher)
+    assert again.code == 2
+    assert "is of another network, other data, another recipe or other code" in again.err
+
+
+def test_without_any_label_the_teacher_says_what_is_right(trimtab, words, teacher, tmp_path):
+    for name in ("train", "val"):
+        np.savez(tmp_path / f"{name}.npz", x=np.load(tmp_path / f"{name}.npz")["x"])
+    more = ("--epochs", "20", "-o", "lr=0.05", "-o", "temperature=1")
+    done = trimtab(*words, *more, "-o", "distill=1", "--teacher", teacher, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    (agreement,) = (each["value"] for each in found["readings"] if each["name"] == "agreement")
+    (trace,) = (each for each in found["traces"] if each["name"] == "agreement")
+    assert agreement == max(trace["values"]) > 0.7
+    for given, says in ((["-o", "distill=0.5", "--teacher", teacher], "or distill=1 to learn from a teacher alone"),
+                        ([], "learn from --teacher alone by -o distill=1")):  # fmt: skip
+        refused = trimtab(*words[:-1], tmp_path / "other", *more, *given)
+        assert refused.code == 2
+        assert says in refused.err
+
+
+def test_a_teacher_brings_weights_of_its_own(trimtab, words, teacher, tmp_path):
+    assert trimtab(*words, "--epochs", "1").code == 0
+    weights = tmp_path / "out" / "weights.safetensors"
+    more = ("--epochs", "1", "-o", "distill=1", "--teacher", f"{teacher}={weights}")
+    done = trimtab(*words[:-1], tmp_path / "other", *more)
+    assert done.code == 0, done.err
+    absent = trimtab(*words[:-1], tmp_path / "third", *more[:-1], f"{teacher}=nowhere.safetensors")
+    assert absent.code == 2
+    assert "there is no weights file nowhere.safetensors" in absent.err
+
+
 BAD = [
+    (["--teacher", "nets:large"], "a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features"),
+    (["-o", "distill=0.5"], "distill and hints need a teacher: name one with --teacher"),
+    (["-o", "hints=eyes"], "hints='eyes' is not known; type one of none, features, attention"),
     (["-o", "lr=fast"], "the training option lr takes none or a number"),
     (["-o", "learning_rate=1"], "training has no option 'learning_rate=1'; its options are: epochs, batch"),
     (["-o", "optimizer=magic"], "optimizer='magic' is not known; type one of sgd, adam"),
@@ -90,6 +141,18 @@ def test_what_can_not_be_is_one_line_and_exit_code_2(trimtab, words, tmp_path, m
     (line,) = [line for line in done.err.splitlines() if line.startswith("trimtab: ")]
     assert says in line
     assert not (tmp_path / "out").exists()
+
+
+def test_hints_between_networks_that_have_nothing_in_common_are_refused(trimtab, words, teacher):
+    done = trimtab(*words, "-o", "hints=features", "--teacher", teacher)
+    assert done.code == 2
+    assert "hints=features finds nothing that both networks have in common" in done.err
+
+
+def test_a_teacher_that_is_no_network_of_pytorch_is_refused(trimtab, words, files):
+    done = trimtab(*words, "-o", "distill=0.5", "--teacher", files[0])
+    assert done.code == 2
+    assert "is onnx; give one in PyTorch" in done.err
 
 
 def test_what_is_no_network_of_pytorch_is_refused(trimtab, words, files):

@@ -418,7 +418,7 @@ def test_without_items_to_train_on_or_to_choose_by_there_is_no_fit(mlp, learn, f
 
 
 def test_a_teacher_that_is_wanted_must_be_there(mlp, learn, few: Task) -> None:
-    with pytest.raises(BadInput, match="distill needs a teacher"):
+    with pytest.raises(BadInput, match="distill and hints need a teacher"):
         learn(mlp(), few, Recipe(distill=0.5))
 
 

@@ -206,7 +206,7 @@ def test_data_without_items_to_train_on_or_to_judge_is_refused(asked: Training) 
         BadInput, match="there are no items to train on: give them with --train, or name some of the data"
     ):
         train(replace(asked, data=plain))
-    with pytest.raises(BadInput, match="training needs data: give items with labels with --data"):
+    with pytest.raises(BadInput, match="training needs data: give items with --data"):
         train(replace(asked, data=None))
     with pytest.raises(BadInput, match="training needs labels, and the items have none"):
         train(replace(asked, data={name: array for name, array in data().items() if name != "labels"}))

@@ -160,6 +160,14 @@ TrainingOption = Annotated[
         help="An option of training: optimizer=adam-then-sgd, lr=0.01, augment=crop+flip … Repeatable.",
     ),
 ]
+Teacher = Annotated[
+    list[str] | None,
+    _search(
+        "--teacher",
+        metavar="<str>",
+        help="With -o distill or hints: a model to learn from; a factory may name its weights after =. Repeatable.",
+    ),
+]
 Compare = Annotated[
     str | None, _search("--compare", help='Train by several values of an option: "optimizer=sgd,adam,adam-then-sgd".')
 ]

@@ -221,7 +221,8 @@ class Context:
     `evaluate(variant)` returns what is lost on the select split, in the metric's unit (0.01 is one point worse than
     the original); `evaluate(variant, most)` looks only at as many items as it takes to tell whether more than `most`
     is lost. `time(variant)` returns the seconds of one call at the goal's workload. `deadline` is in
-    `time.monotonic()` seconds; a technique that goes on much longer is ended.
+    `time.monotonic()` seconds; a technique that goes on much longer is ended. `shared` is a folder of the whole run for
+    what is dear to find out twice, such as a teacher's answers; None where there is only the own one.
     """
 
     task: Task
@@ -231,6 +232,7 @@ class Context:
     deadline: float
     evaluate: Evaluate
     time: Callable[[Variant], float]
+    shared: Path | None = None
 
 
 @runtime_checkable

@@ -23,6 +23,9 @@ from trimtab.meters.judge import Watch, judge_items, reference_labels
 from trimtab.meters.predict import answers, predictions
 from trimtab.runtimes.session import ProcessSession, open_session
 
+SHARED = "shared"
+"""The folder, beside those of the variants, of what several techniques use."""
+
 _ENOUGH = 100  # equal answers of the same weights on another engine: the proof will ask for all of them
 _GRACE, _MOST_GRACE_S = 0.5, 30.0  # beyond the deadline that a technique knows, until its process is ended
 
@@ -173,6 +176,7 @@ class Maker:
             deadline=time.monotonic() + seconds,
             evaluate=self.evaluate,
             time=self.time,
+            shared=make_folder(self._shop.folder / SHARED),
         )
         with disk_errors(folder):
             made = technique.apply(parent, context)

@@ -18,7 +18,7 @@ from trimtab.training.fit import Course, fit
 from trimtab.training.invariance import indifferent
 from trimtab.training.network import answers_of
 from trimtab.training.recipe import Recipe
-from trimtab.training.teacher import teacher_of
+from trimtab.training.teacher import Teacher, teacher_of
 
 _NARROW = {"avx512_bf16", "amx_bf16"}  # flags of processors that multiply bf16
 
@@ -30,7 +30,8 @@ class FineTune:
     The options are those of `trimtab train` (see `training/recipe.py`). Without labels the original is the only
     teacher, whatever `distill` says; the original itself learns by labels alone. `augment` auto takes the
     augmentations that the original is indifferent to, so that what it answered to the items as they are, kept from
-    before, is right for them augmented; `precision` auto is bf16 where the processor multiplies such numbers.
+    before, is right for them augmented; `precision` auto is bf16 where the processor multiplies such numbers. `hints`
+    (features, attention) lets inner layers follow the original's as well.
     """
 
     epochs: int = 3
@@ -43,6 +44,8 @@ class FineTune:
     distill: float = 0.7
     temperature: float = 4.0
     precision: str = "auto"
+    hints: str = "none"
+    hint_weight: float = 1.0
 
     name = "fine-tune"
     trains = True
@@ -70,16 +73,15 @@ class FineTune:
         if not task.labelled and not teaches:
             raise Refused("the items have no labels, and there is no other PyTorch model that could teach")
         recipe = self._recipe(task, select, teacher, distils=teaches, seed=context.seed)
-        augmented = bool(recipe.augmentations) and self.augment != "auto"
         course = Course(
             folder=context.folder / "checkpoint",
             start=content_digest(variant.model.digest, teacher.digest),
-            teacher=teacher_of([teacher], task, context.folder, augmented=augmented) if recipe.distill else None,
+            teacher=self._teacher(recipe, variant, context) if recipe.taught else None,
             deadline=context.deadline,
             heard=lambda epoch: print(f"epoch {epoch.number}: loss {epoch.loss:.4f}, score {epoch.score:.4f}"),
         )
-        module, signature = load_live(variant.model), variant.model.signature
-        fitted = fit(module, signature, task, recipe, score_of(task, select, teacher), course)
+        module = load_live(variant.model)
+        fitted = fit(module, variant.model.signature, task, recipe, score_of(task, select, teacher), course)
         if fitted.best is None:
             raise Refused("not one epoch of training ended within the time; give a larger --budget")
         done = replace(
@@ -88,13 +90,24 @@ class FineTune:
             distill=recipe.distill,
             augment=recipe.augment,
             precision=recipe.precision,
+            hints=recipe.hints,
         )
         step = Step(technique=self.name, options=options(asdict(done)), seed=context.seed)
         return variant.after(save_changed(variant.model, module, context.folder), step)
 
+    def _teacher(self, recipe: Recipe, variant: Variant, context: Context) -> Teacher:
+        """Return what the original answers: kept from before where it answers the same to augmented items."""
+        kept = self.augment == "auto" and recipe.hints == "none"
+        folder = context.shared or context.folder
+        models, signature = [context.original.model], variant.model.signature
+        return teacher_of(models, signature, context.task, folder, live=recipe.live and not kept)
+
+    def _share(self, task: Task) -> float:
+        return self.distill if task.labelled else 1.0
+
     def _recipe(self, task: Task, select: Split, teacher: Model, *, distils: bool, seed: int) -> Recipe:
         """Return the recipe with everything decided that is left to the data and the machine."""
-        chosen = {**asdict(self), "distill": (self.distill if task.labelled else 1.0) if distils else 0.0}
+        chosen = asdict(self) | ({"distill": self._share(task)} if distils else {"distill": 0.0, "hints": "none"})
         if self.precision == "auto":
             chosen["precision"] = "bf16" if _NARROW & set(machine().flags) else "fp32"
         if self.augment == "auto":

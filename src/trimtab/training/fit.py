@@ -86,9 +86,9 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
     loader = Loader(task, train, recipe.batch, recipe.seed, items=math.ceil(recipe.share * len(train)))
     if not len(loader):
         raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
-    if recipe.distill and course.teacher is None:
-        raise BadInput("distill needs a teacher: name one with --teacher")
-    network = Network(module, signature, task, recipe)
+    if recipe.taught and course.teacher is None:
+        raise BadInput("distill and hints need a teacher: name one with --teacher")
+    network = Network(module, signature, task, recipe, getattr(course.teacher, "modules", ()))
     key = content_digest(course.start, repr(signature), task.digest, recipe.options())
     loss = Loss(task, recipe, labels_of(train))
     work = _Fit(network, loader, loss, recipe, course, key)
@@ -120,7 +120,7 @@ class _Fit:
         self._network, self._loader, self._loss, self._recipe = network, loader, loss, recipe
         self._course, self._key = course, key
         self._augment = Augment(recipe.augmentations)
-        self._optimizer = Optimizer(network.module, recipe)
+        self._optimizer = Optimizer(network.trained, recipe)
         self._place = Position()
         self._best: dict[str, Any] = {}
 
@@ -183,7 +183,7 @@ class _Fit:
         if not math.isfinite(total):
             raise _Diverged(f"the loss was {total} in epoch {place.epoch + 1}, step {place.steps + 1}")
         if recipe.clip is not None:
-            self._torch.nn.utils.clip_grad_norm_(self._network.module.parameters(), recipe.clip)
+            self._torch.nn.utils.clip_grad_norm_(self._network.trained.parameters(), recipe.clip)
         done = place.epoch + (place.batch + 1) / len(self._loader)
         self._optimizer.step(share_of_rate(recipe, done) * place.brake)
         self._optimizer.clear()
@@ -211,9 +211,11 @@ class _Fit:
                 loss = share * self._loss(outputs, labels)
                 if share < 1:
                     loss = loss + (1 - share) * self._loss(outputs, other)
-            if recipe.distill and self._course.teacher is not None:
-                taught = self._loss.taught(outputs, self._course.teacher(batch.rows, tensors))
-                loss = (1 - recipe.distill) * loss + recipe.distill * taught
+            if recipe.taught and self._course.teacher is not None:
+                answers = self._course.teacher(batch.rows, tensors)
+                if recipe.distill:
+                    loss = (1 - recipe.distill) * loss + recipe.distill * self._loss.taught(outputs, answers)
+                loss = loss + recipe.hint_weight * self._network.hinted(tensors)
         return loss + recipe.l1 * l1_norm(decayed(self._network.module)) if recipe.l1 else loss
 
     def _validated(self, score: float | None) -> Epoch:
@@ -277,7 +279,7 @@ class _Fit:
             return False
         self._place, parts = found
         self._network.restore(parts)
-        self._optimizer = Optimizer(self._network.module, self._recipe)
+        self._optimizer = Optimizer(self._network.trained, self._recipe)
         self._optimizer.restore(self._place.switched, parts["optimizer"])
         self._best = parts.get("best", {})
         self._torch.set_rng_state(parts["random"]["state"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,15 +15,21 @@ from trimtab.core.values import Signature, Split, Task
 from trimtab.data.batches import Feed, ahead, batches
 from trimtab.data.labels import answer_spec
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, first_line, import_torch
+from trimtab.training.hints import Hints
 from trimtab.training.recipe import Recipe
 
 _AT_ONCE = 256  # items a call, where nothing is learnt
 
 
 class Network:
-    """A `torch.nn.Module` that is trained in place, with the moving average of its weights where one is wanted."""
+    """A `torch.nn.Module` that is trained in place, with the moving average of its weights where one is wanted.
 
-    def __init__(self, module: Any, signature: Signature, task: Task, recipe: Recipe) -> None:
+    `teachers` are live modules whose calls on the same items come before the hints are asked for.
+    """
+
+    def __init__(
+        self, module: Any, signature: Signature, task: Task, recipe: Recipe, teachers: Sequence[Any] = ()
+    ) -> None:
         self._torch = import_torch("training")
         self.module, self._signature, self._recipe = module, signature, recipe
         self._output = answer_spec(signature, task.output).name
@@ -33,9 +39,20 @@ class Network:
         if recipe.channels_last:
             module.to(memory_format=self._torch.channels_last)
         self._mean = moving_average(module, recipe.ema) if recipe.ema else None
+        self._hints = Hints(recipe.hints, module, teachers, signature, recipe.seed)
+        self._meanwhile.callback(self._hints.close)
         if recipe.checkpointing:
             self._meanwhile.enter_context(recomputing(module, compiled=recipe.compile))
         self._call = caller(module, signature, self._torch.compile if recipe.compile else lambda given: given)
+
+    @property
+    def trained(self) -> Any:
+        """What is trained: the module, and the adapters of its hints."""
+        return self._torch.nn.ModuleList([self.module, self._hints.adapters])
+
+    def hinted(self, tensors: Mapping[str, Any]) -> Any:
+        """Return the loss of the hints in the last answer, and in the teachers', to these items."""
+        return self._hints.loss(tensors)
 
     def answer(self, tensors: Mapping[str, Any]) -> Any:
         """Return the output that answers, with its graph for the backward pass; images are laid out as is wanted."""
@@ -62,11 +79,12 @@ class Network:
     def state(self) -> dict[str, Mapping[str, Any]]:
         """Return the tensors that it takes to go on, by owner."""
         mean = {} if self._mean is None else {"mean": self._mean.state_dict()}
-        return {"module": self.module.state_dict(), **mean}
+        return {"module": self.module.state_dict(), "hints": self._hints.adapters.state_dict(), **mean}
 
     def restore(self, parts: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.module.load_state_dict(parts["module"])
+        self._hints.adapters.load_state_dict(parts.get("hints", {}))
         if self._mean is not None:
             self._mean.load_state_dict(parts["mean"])
 

@@ -17,11 +17,12 @@ from trimtab.core.errors import BadInput
 from trimtab.core.files import new_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Array
-from trimtab.core.values import Model, Reading, Run, Split, Task, Trace
+from trimtab.core.values import Model, Reading, Run, Split, Task, Trace, content_digest
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.request import DataRequest
 from trimtab.formats.torch_tracing import load_live
+from trimtab.meters.predict import answers
 from trimtab.meters.quality import quality_readings, tuned
 from trimtab.meters.scores import estimate, lower_is_better
 from trimtab.meters.user_metric import user_metric
@@ -31,6 +32,7 @@ from trimtab.training.checkpoint import FILE, Epoch
 from trimtab.training.fit import Course, Fitted, fit
 from trimtab.training.network import answers_of, seeded
 from trimtab.training.recipe import Recipe
+from trimtab.training.teacher import teacher_of
 from trimtab.training.weights import save_trained
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.task import given_task
@@ -54,11 +56,16 @@ Heard = Callable[[Epoch, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """Everything one training was asked: equal ones in one folder are the same run, continued."""
+    """Everything one training was asked: equal ones in one folder are the same run, continued.
+
+    `teachers` are models that a recipe with distill or hints learns from, each as it is opened: "nets:large", or
+    "nets:large=large.safetensors" with the weights of a factory.
+    """
 
     model: Any
     data: Any
     output: Path
+    teachers: tuple[Any, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     data_request: DataRequest = field(default_factory=DataRequest)
     model_request: ModelRequest = field(default_factory=ModelRequest)
@@ -82,15 +89,23 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
         task = given_task(asked.data, model, work / "data", replace(asked.data_request, max_drop=None))
         module, select = trainable(model), task.split("select")
         if select is None:
-            raise BadInput("training needs data: give items with labels with --data")
+            raise BadInput("training needs data: give items with --data")
+        teachers = opened_teachers(asked, work / "teachers")
         notes = (*task.notes, *cautions(task))
         sign, deadline = _sign(task.metric), begun + asked.seconds
 
         def told(epoch: Epoch) -> None:
             heard(replace(epoch, score=sign * epoch.score), task.metric)
 
-        course = Course(folder=work / "checkpoint", start=model.digest, deadline=deadline, heard=told)
-        judge, before = score_of(task, select), answers_of(module, model.signature, task, select)
+        course = Course(
+            folder=work / "checkpoint",
+            start=content_digest(model.digest, *(each.digest for each in teachers)) if teachers else model.digest,
+            teacher=teacher_of(teachers, model.signature, task, work, live=asked.recipe.live) if teachers else None,
+            deadline=deadline,
+            heard=told,
+        )
+        wanted = None if task.labelled else mean_answers(teachers, task, select)
+        judge, before = score_of(task, select, wanted), answers_of(module, model.signature, task, select)
         if np.isfinite(before).all():
             judge(before)  # what can't be judged is refused before anything is learnt
         fitted = fit(module, model.signature, task, asked.recipe, judge, course)
@@ -99,7 +114,7 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
         run = Run(
             configuration=asked.recipe.options(),
             traces=traces(fitted.history, task.metric),
-            readings=_readings(fitted, task, select, after),
+            readings=_readings(fitted, task, select, after, wanted),
             notes=(*notes, *fitted.notes, *probabilities(task, after)),
             model=made,
             finished=fitted.finished,
@@ -135,11 +150,42 @@ def trainable(model: Model) -> Any:
     )
 
 
-def score_of(task: Task, split: Split) -> Callable[[Array], float]:
-    """Return a function from outputs on a split to the task's metric there, turned so that higher is better."""
+def opened_teachers(asked: Training, folder: Path) -> list[Model]:
+    """Return the teachers of a training as models; raise `BadInput` where there are some and nothing is learnt of them.
+
+    What is said of how models are opened (such as whether code is trusted) is said of all, their weights apart.
+    """
+    if asked.teachers and not asked.recipe.taught:
+        raise BadInput("a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features")
+    if asked.recipe.taught and not asked.teachers:
+        raise BadInput("distill and hints need a teacher: name one with --teacher")
+    found = []
+    for number, source in enumerate(asked.teachers):
+        name, _, weights = source.rpartition("=") if isinstance(source, str) else ("", "", "")
+        request = replace(asked.model_request, weights=Path(weights) if name else None)
+        found.append(open_model(name or source, folder / str(number), request).model)
+    return found
+
+
+def mean_answers(teachers: Sequence[Model], task: Task, split: Split) -> Array | None:
+    """Return the mean of what some models answer to the items of a split, None without any model."""
+    each = [answers_of(load_live(model), model.signature, task, split) for model in teachers]
+    return np.asarray(np.mean(each, axis=0)) if each else None
+
+
+def score_of(task: Task, split: Split, wanted: Array | None = None) -> Callable[[Array], float]:
+    """Return a function from outputs on a split to the task's metric there, turned so that higher is better.
+
+    Where the items have no labels, the outputs `wanted` of teachers say what is right.
+    """
     labels = labels_of(split)
+    if labels is None and wanted is not None:
+        labels = answers(task, wanted)
+        task = replace(task, metric="accuracy") if task.metric == "agreement" else task
     if labels is None:
-        raise BadInput("training needs labels, and the items have none")
+        raise BadInput(
+            "training needs labels, and the items have none: give some, or learn from --teacher alone by -o distill=1"
+        )
     if ":" in task.metric:
         own = user_metric(task.metric)
         return lambda outputs: own(labels, outputs)
@@ -199,12 +245,12 @@ def _sign(metric: str) -> float:
     return -1.0 if lower_is_better(metric) else 1.0
 
 
-def _readings(fitted: Fitted, task: Task, select: Split, outputs: Array) -> tuple[Reading, ...]:
+def _readings(fitted: Fitted, task: Task, select: Split, outputs: Array, wanted: Array | None) -> tuple[Reading, ...]:
     labels, scope = labels_of(select), f"select split, of which epoch {fitted.best} was chosen"
     judged: list[Reading] = []
     if fitted.best is not None:
         read = tuned(task, labels, outputs)
-        judged = quality_readings(read, labels, outputs, groups=groups_of(select), scope=scope)
+        judged = quality_readings(read, labels, outputs, wanted, groups=groups_of(select), scope=scope)
     spent = {
         "train_time": sum(epoch.seconds for epoch in fitted.history),
         "train_cpu_time": sum(epoch.cpu_s for epoch in fitted.history),
