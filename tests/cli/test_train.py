@@ -45,7 +45,8 @@ def test_tells_every_epoch_and_leaves_weights_and_curves(trimtab, words, tmp_pat
     assert "select split, of which epoch" in done.out
     assert lines[-1] == f"trained: {(tmp_path / 'out').resolve()}"
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"weights.safetensors", "model", "run.json", "curves.png", "curves.svg", "work"} == made
+    figures = {f"{name}.{kind}" for name in ("curves", "confusion") for kind in ("png", "svg")}
+    assert {"weights.safetensors", "model", "run.json", "work", *figures} == made
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     options = dict(run["configuration"])
     assert (options["epochs"], options["lr"], options["seed"]) == (2, 0.02, 3)
@@ -70,6 +71,14 @@ def test_when_the_budget_is_up_the_same_command_goes_on(trimtab, words, tmp_path
     assert (tmp_path / "out" / "weights.safetensors").is_file()
 
 
+def test_a_training_can_be_tracked(trimtab, words, tmp_path):
+    done = trimtab(*words, "--epochs", "1", "--track", f"folder:folder={tmp_path / 'runs'}")
+    assert done.code == 0, done.err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("out-20")
+    assert json.loads((run / "status.json").read_text())["status"] == "finished"
+
+
 BAD = [
     (["-o", "lr=fast"], "the training option lr takes none or a number"),
     (["-o", "learning_rate=1"], "training has no option 'learning_rate=1'; its options are: epochs, batch"),
@@ -78,6 +87,7 @@ BAD = [
     (["-o", "dropout=0.5"], "the module has no dropout layer"),
     (["-o", "checkpointing=true"], "the module has no blocks"),
     (["--budget", "soon"], "soon"),
+    (["--track", "abacus"], "there is no tracker named 'abacus'"),
     (["--train", "nowhere.npz"], "there is no file or folder nowhere.npz"),
 ]
 

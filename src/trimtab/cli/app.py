@@ -286,6 +286,7 @@ def train(
     seeds: o.Seeds = 3,
     target: o.Target = None,
     budget: o.TrainingBudget = None,
+    track: o.Track = None,
     items: o.DataOptions,
     opening: o.ModelOptions,
     as_json: o.AsJson = False,
@@ -306,6 +307,7 @@ def train(
         data_request=replace(items.request(), train=train),
         model_request=opening.request(),
         seconds=math.inf if budget is None else words.seconds(budget),
+        track=tuple(track or ()),
         command=shlex.join(["trimtab", *sys.argv[1:]]),
     )
     console = _console(stderr=as_json)

@@ -53,13 +53,15 @@ class Course:
     """Where and how long a fit runs, and who hears of every epoch.
 
     `folder` keeps the checkpoint, `start` names what the fit begins with (the digests of the model and its teachers),
-    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds.
+    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds. `begun` hears once of the
+    epochs that were there before, `heard` of every one that ends from then on.
     """
 
     folder: Path
     start: str
     teacher: Teacher | None = None
     deadline: float = math.inf
+    begun: Callable[[tuple[Epoch, ...]], None] = lambda history: None
     heard: Callable[[Epoch], None] = lambda epoch: None
 
 
@@ -131,6 +133,7 @@ class _Fit:
                 raise BadInput("the weights hold NaN or infinity before any training; give others with --weights")
             seeded(self._recipe.seed)
             self._save()
+        self._course.begun(self._place.history)
 
     def over(self) -> bool:
         """Say whether the last epoch is done, or none was better than the best for too long."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import trimtab
 from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import BadInput
 from trimtab.core.files import new_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Array
-from trimtab.core.values import Model, Reading, Run, Split, Task, Trace
+from trimtab.core.values import Model, Reading, Run, Scalar, Split, Task, Trace
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.request import DataRequest
@@ -26,14 +27,19 @@ from trimtab.meters.quality import quality_readings, tuned
 from trimtab.meters.scores import estimate, lower_is_better
 from trimtab.meters.user_metric import user_metric
 from trimtab.reports import figures
+from trimtab.reports.figures.confusion import between
 from trimtab.reports.figures.curves import curves
 from trimtab.training.checkpoint import FILE, Epoch
 from trimtab.training.fit import Course, Fitted, fit
 from trimtab.training.network import answers_of, seeded
 from trimtab.training.recipe import Recipe
-from trimtab.training.weights import save_trained
+from trimtab.training.weights import WEIGHTS, save_trained
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.task import given_task
+from trimtab.workbench.track import Log, named, trackers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RUN = "run.json"
 _IMBALANCED = 10.0  # times as many items in one class as in another, from which it is said
@@ -63,36 +69,44 @@ class Training:
     data_request: DataRequest = field(default_factory=DataRequest)
     model_request: ModelRequest = field(default_factory=ModelRequest)
     seconds: float = math.inf
+    track: tuple[str, ...] = ()
     command: str = ""
 
 
 def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
     """Train a network, or continue where it was killed or its time was up, and return how it went.
 
-    The output folder gets `weights.safetensors` (or, for a Hugging Face model, a folder of its kind), the curves,
-    `run.json` and, under `work/`, the data and the checkpoint.
+    The output folder gets `weights.safetensors` (or, for a Hugging Face model, a folder of its kind), the curves, the
+    confusion matrix of a network of classes, `run.json` and, under `work/`, the data and the checkpoint.
 
     Raises:
         BadInput: the model can't be trained, there is nothing to train on, or the folder holds another training.
     """
-    begun, work = time.monotonic(), asked.output / "work"
-    with new_folder(asked.output, f"work/checkpoint/{FILE}"), owned(asked.output):
+    begun, work, chosen = time.monotonic(), asked.output / "work", trackers(asked.track)
+    with new_folder(asked.output, f"work/checkpoint/{FILE}"), owned(asked.output), Log(chosen) as log:
         seeded(asked.recipe.seed)
         model = open_model(asked.model, work / "model", asked.model_request).model
         task = given_task(asked.data, model, work / "data", replace(asked.data_request, max_drop=None))
         module, select = trainable(model), task.split("select")
         if select is None:
             raise BadInput("training needs data: give items with labels with --data")
-        notes = (*task.notes, *cautions(task))
-        sign, deadline = _sign(task.metric), begun + asked.seconds
-
-        def told(epoch: Epoch) -> None:
-            heard(replace(epoch, score=sign * epoch.score), task.metric)
-
-        course = Course(folder=work / "checkpoint", start=model.digest, deadline=deadline, heard=told)
         judge, before = score_of(task, select), answers_of(module, model.signature, task, select)
         if np.isfinite(before).all():
             judge(before)  # what can't be judged is refused before anything is learnt
+
+        def told(epoch: Epoch) -> None:
+            heard(replace(epoch, score=_sign(task.metric) * epoch.score), task.metric)
+            log.log(epoch_readings(epoch, task.metric), epoch.number)
+
+        course = Course(
+            folder=work / "checkpoint",
+            start=model.digest,
+            deadline=begun + asked.seconds,
+            begun=lambda history: log.start(
+                work, _configuration(asked, model, task), [epoch_readings(epoch, task.metric) for epoch in history]
+            ),
+            heard=told,
+        )
         fitted = fit(module, model.signature, task, asked.recipe, judge, course)
         made = save_trained(model, module, asked.output) if fitted.finished else None
         after = answers_of(module, model.signature, task, select)
@@ -100,7 +114,7 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
             configuration=asked.recipe.options(),
             traces=traces(fitted.history, task.metric),
             readings=_readings(fitted, task, select, after),
-            notes=(*notes, *fitted.notes, *probabilities(task, after)),
+            notes=(*task.notes, *cautions(task), *fitted.notes, *probabilities(task, after)),
             model=made,
             finished=fitted.finished,
             checkpoint=course.folder,
@@ -108,10 +122,46 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             command=asked.command,
         )
-        write_text(asked.output / RUN, dumps(run, indent=1))
-        if run.traces:
-            figures.save({"curves": curves({"": [run]}, task.metric)}, asked.output)
+        return _left(asked.output, run, drawn(run, task, select, before), log)
+
+
+def drawn(run: Run, task: Task, select: Split, before: Array) -> dict[str, Figure]:
+    """Return the figures of a training by name: its curves and, of classes, which was taken for which."""
+    if not run.traces:
+        return {}
+    found = {"curves": curves({"": [run]}, task.metric)}
+    if task.kind in ("classification", "binary") and np.isfinite(before).all():
+        labels = labels_of(select)
+        first = quality_readings(tuned(task, labels, before), labels, before)
+        figure = between(("before training", first), ("after training", run.readings), task.classes)
+        if figure is not None:
+            found["confusion"] = figure
+    return found
+
+
+def _left(output: Path, run: Run, found: Mapping[str, Figure], log: Log) -> Run:
+    """Write what a training leaves and log it; return the run with what is to be said of that."""
+    write_text(output / RUN, dumps(run, indent=1))
+    pictures = [path for path in figures.save(found, output) if path.suffix == ".png"]
+    if run.finished:
+        result = [replace(reading, place="result") for reading in run.readings if reading.place is None]
+        log.log(result, len(run.traces[0].times) + 1)
+    weights = [path for path in (output / WEIGHTS, output / "model") if run.finished and path.exists()][:1]
+    log.end("finished" if run.finished else "killed", [output / RUN, *pictures, *weights])
+    if log.warnings:
+        run = replace(run, notes=(*run.notes, *log.warnings))
+        write_text(output / RUN, dumps(run, indent=1))
     return run
+
+
+def _configuration(asked: Training, model: Model, task: Task) -> dict[str, Scalar]:
+    """Return what a training was asked and where it runs, for those who log it."""
+    machine = this_machine()
+    return {
+        "model": named(asked.model), "model_digest": model.digest, "data": named(asked.data),
+        "data_digest": task.digest, "metric": task.metric, **dict(asked.recipe.options()),
+        "cpu": machine.cpu, "cores": machine.cores, "command": asked.command, "version": trimtab.__version__,
+    }  # fmt: skip
 
 
 def read_run(folder: Path) -> Run:
@@ -192,6 +242,15 @@ def traces(history: Sequence[Epoch], metric: str) -> tuple[Trace, ...]:
     for name, (fieldname, unit) in _SERIES.items():
         found.append(Trace(name=name, times=times, values=tuple(getattr(e, fieldname) for e in history), unit=unit))
     return tuple(found)
+
+
+def epoch_readings(epoch: Epoch, metric: str) -> list[Reading]:
+    """Return what a tracker is told of an epoch: its loss, its score as the metric is read, learning rate and times."""
+    return [
+        Reading(name=trace.name, value=trace.values[0], unit=trace.unit, source="the fit loop",
+                scope=f"epoch {epoch.number}, {epoch.optimizer}")
+        for trace in traces((epoch,), metric)
+    ]  # fmt: skip
 
 
 def _sign(metric: str) -> float:
