@@ -79,6 +79,20 @@ def test_a_training_can_be_tracked(trimtab, words, tmp_path):
     assert json.loads((run / "status.json").read_text())["status"] == "finished"
 
 
+def test_what_a_step_holds_is_told_and_nothing_is_trained(trimtab, words, tmp_path):
+    done = trimtab(*words, "--memory", "-o", "batch=32")
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "One step on 32 items, tensors counted" in said
+    assert "zero_grad" in said
+    assert "activation checkpointing can't be: the module has no blocks" in said
+    assert done.out.splitlines()[-1] == f"memory: {(tmp_path / 'out').resolve()}"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"memory.json", "memory.png", "memory.svg", "work"}
+    found = json.loads((tmp_path / "out" / "memory.json").read_text())
+    assert [step["name"] for step in found["steps"]][:2] == ["as asked", "activation checkpointing"]
+    assert found["command"].startswith("trimtab train ")
+
+
 BAD = [
     (["-o", "lr=fast"], "the training option lr takes none or a number"),
     (["-o", "learning_rate=1"], "training has no option 'learning_rate=1'; its options are: epochs, batch"),
@@ -87,6 +101,7 @@ BAD = [
     (["-o", "dropout=0.5"], "the module has no dropout layer"),
     (["-o", "checkpointing=true"], "the module has no blocks"),
     (["--budget", "soon"], "soon"),
+    (["--memory", "--compare", "lr=1,2"], "--memory trains nothing, so there is nothing to --compare"),
     (["--track", "abacus"], "there is no tracker named 'abacus'"),
     (["--train", "nowhere.npz"], "there is no file or folder nowhere.npz"),
 ]
