@@ -23,7 +23,7 @@ from trimtab.testing.samples import source
 from trimtab.training.checkpoint import Epoch
 from trimtab.training.recipe import Recipe
 from trimtab.workbench.opening import ModelRequest, open_model
-from trimtab.workbench.train import Training, cautions, drawn, probabilities, read_run, score_of, traces, train
+from trimtab.workbench.train import Training, cautions, drawn, kept, probabilities, read_run, score_of, traces, train
 
 torch = pytest.importorskip("torch")
 
@@ -82,7 +82,7 @@ def accuracy(model: Any, given: Any, folder: Path, request: ModelRequest | None 
 
 def timeless(run: Run) -> Run:
     """Return a run without what no two of them have in common."""
-    clocks = ("epoch_time", "epoch_cpu_time", "loader_wait")
+    clocks = ("epoch_time", "epoch_cpu_time", "loader_time", "loader_wait")
     return replace(
         run,
         traces=tuple(trace for trace in run.traces if trace.name not in clocks),
@@ -127,7 +127,12 @@ def test_again_it_is_done_already(asked: Training) -> None:
 def test_when_the_time_is_up_it_says_so_and_goes_on_later(asked: Training, tmp_path: Path) -> None:
     early = train(replace(asked, seconds=0.0))
     assert (early.finished, early.model, early.traces) == (False, None, ())
-    assert {reading.name for reading in early.readings} == {"train_time", "train_cpu_time", "loader_wait"}
+    assert {reading.name for reading in early.readings} == {
+        "train_time",
+        "train_cpu_time",
+        "loader_time",
+        "loader_wait",
+    }
     assert not (asked.output / "weights.safetensors").exists()
     found = train(asked)
     whole = train(replace(asked, output=tmp_path / "whole"))
@@ -243,6 +248,18 @@ def test_the_matrix_is_drawn_of_classes_only(asked: Training, tmp_path: Path) ->
     assert set(drawn(run, replace(task, kind="regression"), task.split("select"), before)) == {"curves"}
     assert set(drawn(run, task, task.split("select"), before * np.nan)) == {"curves"}, "what is no number is no answer"
     assert drawn(replace(run, traces=()), task, task.split("select"), before) == {}
+
+
+def test_what_keeping_the_items_in_bytes_saves_is_told(asked: Training) -> None:
+    run = train(replace(asked, recipe=replace(RECIPE, epochs=1, store="uint8")))
+    read = {(each.name, each.place): each.value for each in run.readings}
+    bytes_ = [read["items_bytes", place] for place in ("uint8", "as given", "prepared")]
+    assert bytes_[0] < bytes_[1] / 3 < bytes_[2] / 2.9, "the images came as float32"
+    assert {place for name, place in read if name == "loader_batch_time"} == {"uint8", "as given"}
+    (note,) = [note for note in run.notes if "kept as uint8" in note]
+    assert note.startswith("the items to train on are kept as uint8: ")
+    assert read["loader_time", None] == sum(run.trace("loader_time").values) > 0
+    assert kept(None) == ()
 
 
 def test_another_recipe_in_the_same_folder_is_refused_and_leaves_it_alone(asked: Training) -> None:

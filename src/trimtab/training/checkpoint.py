@@ -22,7 +22,8 @@ class Epoch:
     """One pass over the train items: mean loss, validation score (higher is better) and what it took.
 
     `rate` is the learning rate at its end, `seconds` and `cpu_s` wall-clock and processor time without validation,
-    `waited_s` the part of the former in which no item was ready.
+    `waited_s` the part of the former in which no item was ready. `read_s` is what preparing the items took, which went
+    on beside it.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Epoch:
     seconds: float
     cpu_s: float
     waited_s: float
+    read_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class Position:
     steps: int = 0
     loss_sum: float = 0.0
     spent: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    read_s: float = 0.0
     brake: float = 1.0
     switched: bool = False
     best: int | None = None

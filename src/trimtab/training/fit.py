@@ -20,6 +20,7 @@ from trimtab.formats.torch_tracing import import_torch
 from trimtab.training import checkpoint
 from trimtab.training.augment import Augment, mixed
 from trimtab.training.checkpoint import Epoch, Position
+from trimtab.training.items import Keeping, kept_items
 from trimtab.training.loader import Batch, Loader
 from trimtab.training.losses import Loss, l1_norm
 from trimtab.training.network import Network, seeded, tensors_of, told
@@ -39,13 +40,15 @@ _BRAKE, _BRAKES = 0.5, 3  # by how much, and how often, a diverging fit is slowe
 class Fitted:
     """How a fit went: its epochs, the number of the one whose weights the module has now, and what happened.
 
-    `finished` is False where the time was up first: the same call goes on from the checkpoint.
+    `finished` is False where the time was up first: the same call goes on from the checkpoint. `keeping` tells how the
+    items were kept where they were not left as given.
     """
 
     history: tuple[Epoch, ...]
     best: int | None
     notes: tuple[str, ...]
     finished: bool
+    keeping: Keeping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,8 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
         raise BadInput("there are no items to train on: give them with --train, or name some of the data train")
     if select is None:
         raise BadInput("there are no items to choose the best epoch by: give them with --data")
-    loader = Loader(task, train, recipe.batch, recipe.seed)
+    items, keeping = kept_items(task, train, recipe.store, course.folder / "items", recipe.batch)
+    loader = Loader(task, train, recipe.batch, recipe.seed, items=items)
     if not len(loader):
         raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
     if recipe.distill and course.teacher is None:
@@ -107,7 +111,7 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
     except BadInput:
         work.forget()
         raise
-    return work.end(finished)
+    return replace(work.end(finished), keeping=keeping)
 
 
 class _Diverged(ArithmeticError):
@@ -235,6 +239,7 @@ class _Fit:
             seconds=seconds,
             cpu_s=cpu_s,
             waited_s=waited_s,
+            read_s=place.read_s,
         )
         best = place.best
         if best is None or score > place.history[best - 1].score:
@@ -245,6 +250,7 @@ class _Fit:
             batch=0,
             loss_sum=0.0,
             spent=(0.0, 0.0, 0.0),
+            read_s=0.0,
             best=best,
             history=(*place.history, epoch),
         )
@@ -310,12 +316,17 @@ class _Fit:
             said = f"SGD took over from Adam after {place.steps:,} steps"
             self._place = replace(place, switched=True, notes=(*place.notes, said))
 
-    def _clocks(self) -> tuple[float, float, float]:
-        return time.monotonic(), time.process_time(), self._loader.waited_s
+    def _clocks(self) -> tuple[float, float, float, float]:
+        return time.monotonic(), time.process_time(), self._loader.waited_s, self._loader.read_s
 
-    def _spend(self, since: tuple[float, float, float]) -> None:
-        spent = [old + now - then for old, now, then in zip(self._place.spent, self._clocks(), since, strict=True)]
-        self._place = replace(self._place, spent=(spent[0], spent[1], spent[2]))
+    def _spend(self, since: tuple[float, float, float, float]) -> None:
+        spent = [now - then for now, then in zip(self._clocks(), since, strict=True)]
+        place, (seconds, cpu_s, waited_s) = self._place, self._place.spent
+        self._place = replace(
+            place,
+            spent=(seconds + spent[0], cpu_s + spent[1], waited_s + spent[2]),
+            read_s=place.read_s + spent[3],
+        )
 
 
 def _parts(batch: Batch, most: int) -> Iterator[Batch]:

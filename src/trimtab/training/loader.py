@@ -15,6 +15,7 @@ from trimtab.core.protocols import Array
 from trimtab.core.values import Split, Task
 from trimtab.data.batches import Feed, feeds
 from trimtab.data.batches import labels as labels_of
+from trimtab.training.items import Items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,13 +31,26 @@ class Loader:
     """Batches of a split: the order depends on the seed and the epoch only, so that any epoch can be begun anywhere.
 
     `share` = (part, parts) hands out every parts-th item of each batch, for training in several processes. A last
-    batch of a single item is left out: batch normalization can't be trained on it.
+    batch of a single item is left out: batch normalization can't be trained on it. `items` hands out what is kept
+    otherwise than the task has it.
+
+    `read_s` adds up the seconds that it took to prepare batches, `waited_s` those of them that the caller had to wait
+    for; the rest was hidden behind what it did with the batch before.
     """
 
-    def __init__(self, task: Task, split: Split, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
-        self._task, self._split, self._batch, self._seed, self._share = task, split, batch, seed, share
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        batch: int,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
+        items: Items | None = None,
+    ) -> None:
+        self._split, self._batch, self._seed, self._share = split, batch, seed, share
+        self._items: Items = items or (lambda rows: feeds(task, split, rows))
         self._labels = labels_of(split)
-        self.waited_s = 0.0
+        self.waited_s = self.read_s = 0.0
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -53,10 +67,7 @@ class Loader:
         return order[number * self._batch : (number + 1) * self._batch][part::parts]
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Yield every batch from `start` on; the next one is read while the last one is used.
-
-        `waited_s` adds up the seconds that the caller had to wait for them.
-        """
+        """Yield every batch from `start` on; the next one is read while the last one is used."""
         if start >= len(self):
             return
         with ThreadPoolExecutor(1) as reading:
@@ -70,9 +81,12 @@ class Loader:
                 yield ready
 
     def _read(self, epoch: int, number: int) -> Batch:
+        begun = time.monotonic()
         rows = self.rows(epoch, number)
         labels = None if self._labels is None else self._labels[rows]
-        return Batch(rows=rows, feed=feeds(self._task, self._split, rows), labels=labels)
+        batch = Batch(rows=rows, feed=self._items(rows), labels=labels)
+        self.read_s += time.monotonic() - begun
+        return batch
 
 
 @lru_cache(maxsize=2)

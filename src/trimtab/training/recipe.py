@@ -17,6 +17,7 @@ SCHEDULES = ("cosine", "step", "one-cycle", "constant")
 AUGMENTATIONS = ("crop", "flip", "rotate", "scale", "erase", "mixup")
 PRECISIONS = ("fp32", "bf16")
 CLASS_WEIGHTS = ("none", "balanced")
+STORES = ("as-given", "float32", "bf16", "uint8")
 LEARNING_RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 3e-4}
 """What is taken when no learning rate is given, by optimizer."""
 
@@ -52,6 +53,8 @@ class Recipe:
         channels_last: lays images out as NHWC, which convolutions on CPUs prefer.
         compile: trains the module as torch.compile compiles it.
         checkpointing: recomputes activations in the backward pass instead of keeping them.
+        store: how the items to train on are kept on disk: as-given, or prepared once as float32, bf16 (rounded) or
+            uint8 (refused where a byte can't hold every number).
         seed: of the order of items, of augmentation and of dropout.
     """
 
@@ -80,6 +83,7 @@ class Recipe:
     channels_last: bool = False
     compile: bool = False
     checkpointing: bool = False
+    store: str = "as-given"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -119,7 +123,13 @@ class Recipe:
         return tuple((name, value) for name, value in self.options() if value != usual[name])
 
 
-_WORDS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "class_weights": CLASS_WEIGHTS}
+_WORDS = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "class_weights": CLASS_WEIGHTS,
+    "store": STORES,
+}
 _TINY = 1e-12
 _RANGES: dict[str, tuple[float, float | None, str]] = {
     "epochs": (1, None, "at least 1"),

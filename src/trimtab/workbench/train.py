@@ -29,8 +29,10 @@ from trimtab.meters.user_metric import user_metric
 from trimtab.reports import figures
 from trimtab.reports.figures.confusion import between
 from trimtab.reports.figures.curves import curves
+from trimtab.reports.words import quantity
 from trimtab.training.checkpoint import FILE, Epoch
 from trimtab.training.fit import Course, Fitted, fit
+from trimtab.training.items import Keeping
 from trimtab.training.network import answers_of, seeded
 from trimtab.training.recipe import Recipe
 from trimtab.training.weights import WEIGHTS, save_trained
@@ -49,6 +51,7 @@ _SERIES = {
     "learning_rate": ("rate", "1"),
     "epoch_time": ("seconds", "s"),
     "epoch_cpu_time": ("cpu_s", "s"),
+    "loader_time": ("read_s", "s"),
     "loader_wait": ("waited_s", "s"),
 }
 """The traces of a run by the field of an epoch, with their units; the score's is called by the metric."""
@@ -114,7 +117,13 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
             configuration=asked.recipe.options(),
             traces=traces(fitted.history, task.metric),
             readings=_readings(fitted, task, select, after),
-            notes=(*task.notes, *cautions(task), *fitted.notes, *probabilities(task, after)),
+            notes=(
+                *task.notes,
+                *cautions(task),
+                *kept(fitted.keeping),
+                *fitted.notes,
+                *probabilities(task, after),
+            ),
             model=made,
             finished=fitted.finished,
             checkpoint=course.folder,
@@ -267,8 +276,37 @@ def _readings(fitted: Fitted, task: Task, select: Split, outputs: Array) -> tupl
     spent = {
         "train_time": sum(epoch.seconds for epoch in fitted.history),
         "train_cpu_time": sum(epoch.cpu_s for epoch in fitted.history),
+        "loader_time": sum(epoch.read_s for epoch in fitted.history),
         "loader_wait": sum(epoch.waited_s for epoch in fitted.history),
     }
     taken = [Reading(name=name, value=value, unit="s", direction="lower", source="the fit loop, validation left out")
              for name, value in spent.items()]  # fmt: skip
-    return (*judged, *taken)
+    return (*judged, *taken, *_kept_readings(fitted.keeping))
+
+
+def _kept_readings(keeping: Keeping | None) -> list[Reading]:
+    """Return the bytes of the items to train on and the time of a batch, as they are kept and as they were given."""
+    if keeping is None:
+        return []
+    found = [
+        ("items_bytes", keeping.store, float(keeping.bytes), "B"),
+        ("items_bytes", "as given", float(keeping.given_bytes), "B"),
+        ("items_bytes", "prepared", float(keeping.prepared_bytes), "B"),
+        ("loader_batch_time", keeping.store, keeping.batch_s, "s"),
+        ("loader_batch_time", "as given", keeping.given_batch_s, "s"),
+    ]
+    return [Reading(name=name, place=place, value=value, unit=unit, direction="lower", source="the loader")
+            for name, place, value, unit in found]  # fmt: skip
+
+
+def kept(keeping: Keeping | None) -> tuple[str, ...]:
+    """Return in a sentence how the items to train on are kept, and what that changes."""
+    if keeping is None:
+        return ()
+    sizes = [quantity(size, "B") for size in (keeping.bytes, keeping.given_bytes, keeping.prepared_bytes)]
+    times = [quantity(seconds, "s") for seconds in (keeping.batch_s, keeping.given_batch_s)]
+    off = f"numbers differ by up to {keeping.off:.1g}" if keeping.off else "no number differs"
+    return (
+        f"the items to train on are kept as {keeping.store}: {sizes[0]} ({sizes[1]} as given, {sizes[2]} prepared); a "
+        f"batch is ready in {times[0]} ({times[1]} as given); {off}",
+    )
