@@ -10,7 +10,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint c
 PEERS   := bench-digits bench-mnist bench-minilm bench-mobilenet
 SPEED   := bench-speed-minilm bench-speed-resnet50
 OTHERS  := bench-startup bench-spam bench-searches bench-kill_and_resume bench-under_load bench-certificate \
-           bench-idle_threads bench-load_overhead
+           bench-idle_threads bench-load_overhead bench-memory
 BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(filter-out bench-startup bench-spam,$(OTHERS))
 
 .DEFAULT_GOAL := help
