@@ -87,6 +87,9 @@ def test_augmented_items_are_answered_as_they_are_seen(
 def test_teachers_of_different_tasks_are_refused(few: Task, teacher: Callable[[str], Model], tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"different shapes \(\[10\], \[4\] an item\)"):
         teacher_of([teacher("one"), teacher("narrow")], few, tmp_path, augmented=False)
+    live = teacher_of([teacher("one"), teacher("narrow")], few, tmp_path, augmented=True)
+    with pytest.raises(BadInput, match=r"different shapes \(\[10\], \[4\] an item\)"):
+        live(np.arange(2), {"input": torch.zeros(2, 1, 8, 8)})
 
 
 def test_without_items_to_train_on_there_is_nothing_to_teach(teacher: Callable[[str], Model], tmp_path: Path) -> None:

@@ -18,12 +18,14 @@ from trimtab.data.batches import feeds
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.request import DataRequest
 from trimtab.data.task import open_task
+from trimtab.reports.words import with_interval
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
 from trimtab.training.checkpoint import Epoch
 from trimtab.training.recipe import Recipe
 from trimtab.workbench.opening import ModelRequest, open_model
-from trimtab.workbench.train import Training, cautions, drawn, kept, probabilities, read_run, score_of, traces, train
+from trimtab.workbench.train import Training, drawn, read_run, score_of, traces, train
+from trimtab.workbench.train_notes import cautions, kept, probabilities
 
 torch = pytest.importorskip("torch")
 
@@ -365,12 +367,66 @@ def test_few_and_unbalanced_items_are_warned_of(asked: Training, tmp_path: Path)
     task = open_task(judged, model, tmp_path / "data", DataRequest(train=given))
     held = np.bincount(labels_of(task.split("train")), minlength=10)
     few, missing, unbalanced = cautions(task)
-    assert few == f"{held.sum()} items are few to train on: prefer few epochs, augmentation and a small lr"
+    assert few == (
+        f"{held.sum()} items ({held[3]} of the rarest class) are few to train on: start from weights that were trained "
+        "before (--weights), with few epochs, a small lr and augmentation; trimtab optimize without --train needs none"
+    )
     assert missing == "no item to train on is of class 7: it will be unlearnt"
     assert unbalanced == (
-        f"the largest class has {held.max() / held[3]:.0f} times the items of the smallest; class_weights=balanced "
-        "weighs them alike"
+        f"class {held.argmax()} has {held.max()} items to train on and class 3 {held[3]}; class_weights=balanced "
+        "weighs them alike, and f1_macro or accuracy_macro as --metric judges them alike"
     )
+
+
+def test_what_is_found_of_the_rarest_class_is_told(asked: Training) -> None:
+    rows = np.concatenate([np.flatnonzero(LABELS[:1000] != 3), np.flatnonzero(LABELS[:1000] == 3)[:4]])
+    given = {"inputs": IMAGES[rows], "labels": LABELS[rows]}
+    judged = {"inputs": IMAGES[1000:1400], "labels": LABELS[1000:1400]}
+    longer = replace(RECIPE, epochs=5)
+    plain = replace(asked, data=judged, data_request=DataRequest(train=given), recipe=longer)
+    runs = [train(plain)]
+    recipe = replace(longer, class_weights="balanced")
+    runs.append(train(replace(plain, recipe=recipe, output=asked.output.with_name("balanced"))))
+    recalls = []
+    for run in runs:
+        (recall,) = [each for each in run.readings if (each.name, each.place) == ("recall", "3")]
+        (note,) = [note for note in run.notes if note.startswith("of the select items of class 3 (")]
+        assert note.endswith(f"{with_interval(recall)} are found")
+        recalls.append(recall.value)
+    assert recalls[0] < recalls[1], "weighing classes alike finds more of the rare one"
+
+
+def test_items_of_a_single_class_are_refused_before_anything_is_learnt(asked: Training) -> None:
+    threes = np.flatnonzero(LABELS == 3)
+    request = DataRequest(train={"inputs": IMAGES[threes], "labels": LABELS[threes]})
+    judged = {"inputs": IMAGES[1000:1400], "labels": LABELS[1000:1400]}
+    with pytest.raises(BadInput, match=r"all \d+ items to train on are of class 3: there is nothing to tell apart"):
+        train(replace(asked, data=judged, data_request=request))
+    assert not asked.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("items", "says"), [(1, "there are no items"), (2, "there is 1 item to train on: a step takes")]
+)
+def test_fewer_items_than_a_step_takes_are_refused(asked: Training, items: int, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        train(replace(asked, data=data(train=items)))
+    assert not asked.output.exists()
+
+
+def test_few_items_to_choose_by_are_warned_of(asked: Training, tmp_path: Path) -> None:
+    model = open_model(asked.model, tmp_path / "model").model
+    (said,) = cautions(open_task(data(train=700, judged=40), model, tmp_path / "data"))
+    assert said == "10 items to choose the best epoch by hardly tell epochs apart: give a few hundred with --data"
+
+
+def test_a_network_whose_code_was_edited_does_not_go_on_from_its_checkpoint(asked: Training, net: Path) -> None:
+    train(replace(asked, seconds=0.0))
+    net.write_text(NET.replace("nn.ReLU()", "nn.Tanh()"))
+    with pytest.raises(BadInput, match="of another network, other data, another recipe or other code; delete it or"):
+        train(asked)
+    net.write_text(NET)
+    assert train(asked).finished
 
 
 def test_enough_items_of_every_class_are_nothing_to_warn_of(asked: Training, tmp_path: Path) -> None:

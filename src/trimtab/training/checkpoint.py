@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,14 @@ class Position:
     notes: tuple[str, ...] = ()
 
 
+FORM = tuple(field.name for kind in (Position, Epoch) for field in fields(kind))
+"""What a checkpoint tells, for its key: one that tells something else was written by other code."""
+
 Tensors = dict[str, Any]
+
+
+class _Foreign(Exception):
+    """The checkpoint is of another fit."""
 
 
 def save(folder: Path, key: str, position: Position, parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -101,15 +108,17 @@ def restore(folder: Path, key: str) -> tuple[Position, dict[str, Any]] | None:
     try:
         with library.safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
+            if told[_KEY] != key:
+                raise _Foreign
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-        of, position, groups = told[_KEY], loads(Position, told[_POSITION]), _groups(told[_GROUPS])
-    except (BadInput, KeyError, OSError, ValueError, library.SafetensorError) as error:
-        raise BadInput(f"the checkpoint {path} is damaged ({error}); delete it and train anew") from error
-    if of != key:
+        position, groups = loads(Position, told[_POSITION]), _groups(told[_GROUPS])
+    except _Foreign:
         raise BadInput(
             f"the checkpoint {path} is of another network, other data, another recipe or other code; "
             "delete it or choose another --output"
-        )
+        ) from None
+    except (BadInput, KeyError, OSError, ValueError, library.SafetensorError) as error:
+        raise BadInput(f"the checkpoint {path} is damaged ({error}); delete it and train anew") from error
     parts: dict[str, Any] = {}
     for name, tensor in flat.items():
         owner, _, rest = name.partition("/")

@@ -91,11 +91,15 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
     items, keeping = kept_items(task, train, recipe.store, course.folder / "items", recipe.batch)
     loader = Loader(task, train, recipe.batch, recipe.seed, items=items)
     if not len(loader):
-        raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
+        found = "there is 1 item" if len(train) == 1 else f"there are {len(train)} items"
+        raise BadInput(
+            f"{found} to train on: a step takes at least two, and a fit a few hundred; give more with --train, or "
+            "let trimtab optimize do what needs no training"
+        )
     if recipe.distill and course.teacher is None:
         raise BadInput("distill needs a teacher: name one with --teacher")
     network = Network(module, signature, task, recipe)
-    key = content_digest(course.start, repr(signature), task.digest, recipe.options())
+    key = content_digest(course.start, repr(signature), task.digest, recipe.options(), checkpoint.FORM)
     loss = Loss(task, recipe, labels_of(train))
     work = _Fit(network, loader, loss, recipe, course, key)
 

@@ -30,7 +30,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the train split.
-        batch: items a step of the optimizer sees; `accumulate` divides it into that many parts.
+        batch: items a step of the optimizer sees.
+        accumulate: equal parts that a batch is seen in, one after the other, so that less is in memory at once.
         optimizer: sgd (momentum, Nesterov), adam, adamw, rmsprop, or adam-then-sgd.
         lr: the highest learning rate; None takes the optimizer's usual one.
         sgd_lr: the learning rate that SGD goes on with in adam-then-sgd; None takes SGD's usual one.
@@ -53,8 +54,7 @@ class Recipe:
         channels_last: lays images out as NHWC, which convolutions on CPUs prefer.
         compile: trains the module as torch.compile compiles it.
         checkpointing: recomputes activations in the backward pass instead of keeping them.
-        store: how the items to train on are kept on disk: as-given, or prepared once as float32, bf16 (rounded) or
-            uint8 (refused where a byte can't hold every number).
+        store: how the items are kept on disk: as-given, float32, bf16 (rounded) or uint8 (only where it is exact).
         seed: of the order of items, of augmentation and of dropout.
     """
 

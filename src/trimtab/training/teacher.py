@@ -42,6 +42,7 @@ class LiveTeacher:
         """Return the mean of their outputs."""
         with self._torch.no_grad():
             answers = [call(tensors)[name].float() for call, name in zip(self._calls, self._names, strict=True)]
+            _check_alike([tuple(each.shape) for each in answers])
             return sum(answers) / len(answers)
 
 
@@ -51,9 +52,7 @@ class KeptTeacher:
     def __init__(self, models: Sequence[Model], task: Task, split: Split, folder: Path) -> None:
         self._torch = import_torch("distillation")
         kept = [_kept(model, task, split, folder) for model in models]
-        if len({each.shape for each in kept}) > 1:
-            shapes = ", ".join(str(list(each.shape[1:])) for each in kept)
-            raise BadInput(f"the teachers answer in different shapes ({shapes} an item); give teachers of one task")
+        _check_alike([each.shape for each in kept])
         self._answers = kept
 
     def __call__(self, rows: NDArray[np.int64], tensors: Mapping[str, Any]) -> Any:
@@ -67,6 +66,12 @@ def teacher_of(models: Sequence[Model], task: Task, folder: Path, *, augmented: 
     if split is None:
         raise BadInput("distillation needs items to train on: give them with --train")
     return LiveTeacher(models, task) if augmented else KeptTeacher(models, task, split, folder)
+
+
+def _check_alike(shapes: Sequence[tuple[int, ...]]) -> None:
+    if len(set(shapes)) > 1:
+        told = ", ".join(str(list(shape[1:])) for shape in shapes)
+        raise BadInput(f"the teachers answer in different shapes ({told} an item); give teachers of one task")
 
 
 def _kept(model: Model, task: Task, split: Split, folder: Path) -> NDArray[np.float32]:

@@ -29,7 +29,6 @@ from trimtab.meters.user_metric import user_metric
 from trimtab.reports import figures
 from trimtab.reports.figures.confusion import between
 from trimtab.reports.figures.curves import curves
-from trimtab.reports.words import quantity
 from trimtab.training.checkpoint import FILE, Epoch
 from trimtab.training.fit import Course, Fitted, fit
 from trimtab.training.items import Keeping
@@ -39,13 +38,12 @@ from trimtab.training.weights import WEIGHTS, save_trained
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.task import given_task
 from trimtab.workbench.track import Log, named, trackers
+from trimtab.workbench.train_notes import cautions, kept, probabilities, rarest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUN = "run.json"
-_IMBALANCED = 10.0  # times as many items in one class as in another, from which it is said
-_FEW = 500
 _SERIES = {
     "train_loss": ("loss", "1"),
     "learning_rate": ("rate", "1"),
@@ -93,6 +91,7 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
         module, select = trainable(model), task.split("select")
         if select is None:
             raise BadInput("training needs data: give items with labels with --data")
+        careful = cautions(task)
         judge, before = score_of(task, select), answers_of(module, model.signature, task, select)
         if np.isfinite(before).all():
             judge(before)  # what can't be judged is refused before anything is learnt
@@ -113,15 +112,17 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
         fitted = fit(module, model.signature, task, asked.recipe, judge, course)
         made = save_trained(model, module, asked.output) if fitted.finished else None
         after = answers_of(module, model.signature, task, select)
+        read = _readings(fitted, task, select, after)
         run = Run(
             configuration=asked.recipe.options(),
             traces=traces(fitted.history, task.metric),
-            readings=_readings(fitted, task, select, after),
+            readings=read,
             notes=(
                 *task.notes,
-                *cautions(task),
+                *careful,
                 *kept(fitted.keeping),
                 *fitted.notes,
+                *rarest(task, read),
                 *probabilities(task, after),
             ),
             model=made,
@@ -206,41 +207,6 @@ def score_of(task: Task, split: Split) -> Callable[[Array], float]:
     return lambda outputs: sign * estimate(tuned(task, labels, outputs), task.metric, labels, outputs).value
 
 
-def cautions(task: Task) -> tuple[str, ...]:
-    """Return what to be careful about in the items to train on: too few of them, or of some of their classes."""
-    split = task.split("train")
-    labels = None if split is None else labels_of(split)
-    if split is None or labels is None:
-        return ()
-    notes = []
-    if len(split) < _FEW:
-        notes.append(f"{len(split)} items are few to train on: prefer few epochs, augmentation and a small lr")
-    if task.kind in ("classification", "binary"):
-        counts = np.bincount(labels.astype(np.int64), minlength=len(task.classes))
-        missing = [name for name, count in zip(task.classes, counts, strict=False) if count == 0]
-        if missing:
-            notes.append(f"no item to train on is of class {', '.join(missing[:5])}: it will be unlearnt")
-        present = counts[counts > 0]
-        if len(present) and present.max() > _IMBALANCED * present.min():
-            notes.append(
-                f"the largest class has {present.max() / present.min():.0f} times the items of the smallest; "
-                "class_weights=balanced weighs them alike"
-            )
-    return tuple(notes)
-
-
-def probabilities(task: Task, outputs: Array) -> tuple[str, ...]:
-    """Return what to say of a network of classes that answers probabilities: its loss takes them for logits."""
-    flat = outputs.reshape(len(outputs), -1)
-    if task.kind not in ("classification", "binary") or flat.min() < 0 or flat.max() > 1:
-        return ()
-    if flat.shape[1] > 1 and not np.allclose(flat.sum(axis=1), 1, atol=1e-3):
-        return ()
-    return (
-        "the network answers probabilities; it learns better when it answers what goes into its softmax or sigmoid",
-    )
-
-
 def traces(history: Sequence[Epoch], metric: str) -> tuple[Trace, ...]:
     """Return the curves of a fit over its epochs; the validation score is as the metric is read."""
     if not history:
@@ -297,16 +263,3 @@ def _kept_readings(keeping: Keeping | None) -> list[Reading]:
     ]
     return [Reading(name=name, place=place, value=value, unit=unit, direction="lower", source="the loader")
             for name, place, value, unit in found]  # fmt: skip
-
-
-def kept(keeping: Keeping | None) -> tuple[str, ...]:
-    """Return in a sentence how the items to train on are kept, and what that changes."""
-    if keeping is None:
-        return ()
-    sizes = [quantity(size, "B") for size in (keeping.bytes, keeping.given_bytes, keeping.prepared_bytes)]
-    times = [quantity(seconds, "s") for seconds in (keeping.batch_s, keeping.given_batch_s)]
-    off = f"numbers differ by up to {keeping.off:.1g}" if keeping.off else "no number differs"
-    return (
-        f"the items to train on are kept as {keeping.store}: {sizes[0]} ({sizes[1]} as given, {sizes[2]} prepared); a "
-        f"batch is ready in {times[0]} ({times[1]} as given); {off}",
-    )
