@@ -10,9 +10,10 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint c
 PEERS   := bench-digits bench-mnist bench-minilm bench-mobilenet
 SPEED   := bench-speed-minilm bench-speed-resnet50
 TRAINED := bench-trained-mnist bench-trained-bbc bench-trained-fashion
-OTHERS  := bench-time_to_accuracy bench-search_quality bench-startup bench-spam bench-searches bench-kill_and_resume bench-under_load bench-certificate \
-           bench-idle_threads bench-load_overhead
-BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(TRAINED) bench-kill_study $(filter-out bench-startup bench-spam,$(OTHERS))
+OTHERS  := bench-startup bench-spam bench-searches bench-kill_and_resume bench-under_load bench-certificate \
+           bench-idle_threads bench-load_overhead bench-memory bench-time_to_accuracy bench-search_quality
+BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(TRAINED) bench-kill_study \
+           $(filter-out bench-startup bench-spam,$(OTHERS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench docs format clean $(BENCHES)

@@ -45,7 +45,8 @@ def test_tells_every_epoch_and_leaves_weights_and_curves(trimtab, words, tmp_pat
     assert "select split, of which epoch" in done.out
     assert lines[-1] == f"trained: {(tmp_path / 'out').resolve()}"
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"weights.safetensors", "model", "run.json", "curves.png", "curves.svg", "work"} == made
+    figures = {f"{name}.{kind}" for name in ("curves", "confusion") for kind in ("png", "svg")}
+    assert {"weights.safetensors", "model", "run.json", "work", *figures} == made
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     options = dict(run["configuration"])
     assert (options["epochs"], options["lr"], options["seed"]) == (2, 0.02, 3)
@@ -118,6 +119,28 @@ def test_a_teacher_brings_weights_of_its_own(trimtab, words, teacher, tmp_path):
     assert "there is no weights file nowhere.safetensors" in absent.err
 
 
+def test_a_training_can_be_tracked(trimtab, words, tmp_path):
+    done = trimtab(*words, "--epochs", "1", "--track", f"folder:folder={tmp_path / 'runs'}")
+    assert done.code == 0, done.err
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("out-20")
+    assert json.loads((run / "status.json").read_text())["status"] == "finished"
+
+
+def test_what_a_step_holds_is_told_and_nothing_is_trained(trimtab, words, tmp_path):
+    done = trimtab(*words, "--memory", "-o", "batch=32")
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "One step on 32 items, tensors counted" in said
+    assert "zero_grad" in said
+    assert "activation checkpointing can't be: the module has no blocks" in said
+    assert done.out.splitlines()[-1] == f"memory: {(tmp_path / 'out').resolve()}"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"memory.json", "memory.png", "memory.svg", "work"}
+    found = json.loads((tmp_path / "out" / "memory.json").read_text())
+    assert [step["name"] for step in found["steps"]][:2] == ["as asked", "activation checkpointing"]
+    assert found["command"].startswith("trimtab train ")
+
+
 BAD = [
     (["--teacher", "nets:large"], "a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features"),
     (["-o", "distill=0.5"], "distill and hints need a teacher: name one with --teacher"),
@@ -129,6 +152,8 @@ BAD = [
     (["-o", "dropout=0.5"], "the module has no dropout layer"),
     (["-o", "checkpointing=true"], "the module has no blocks"),
     (["--budget", "soon"], "soon"),
+    (["--memory", "--compare", "lr=1,2"], "--memory trains nothing, so there is nothing to --compare"),
+    (["--track", "abacus"], "there is no tracker named 'abacus'"),
     (["--train", "nowhere.npz"], "there is no file or folder nowhere.npz"),
 ]
 

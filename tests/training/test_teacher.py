@@ -90,6 +90,9 @@ def test_teachers_of_different_tasks_are_refused(few: Task, teacher: Callable[[s
     assert split is not None
     with pytest.raises(BadInput, match=r"different shapes \(\[10\], \[4\] an item\)"):
         KeptTeacher([teacher("one"), teacher("narrow")], few, split, tmp_path)
+    live = LiveTeacher([teacher("one"), teacher("narrow")], few)
+    with pytest.raises(BadInput, match=r"different shapes \(\[10\], \[4\] an item\)"):
+        live(np.arange(2), {"input": torch.zeros(2, 1, 8, 8)})
 
 
 def test_a_teacher_of_other_inputs_classes_or_format_is_refused(

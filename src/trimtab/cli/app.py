@@ -287,17 +287,22 @@ def train(
     seeds: o.Seeds = 3,
     target: o.Target = None,
     budget: o.TrainingBudget = None,
+    track: o.Track = None,
+    memory: o.StepMemory = False,
     items: o.DataOptions,
     opening: o.ModelOptions,
     as_json: o.AsJson = False,
 ) -> None:
     """Train a network on data: the best epoch's weights, learning curves, and all it takes to continue."""
-    from trimtab.reports.sheets import epoch_line, recipes_table, run_table
+    from trimtab.reports.sheets import epoch_line, memory_table, recipes_table, run_table
     from trimtab.training.recipe import read_recipe
     from trimtab.workbench.train import Heard, Training
     from trimtab.workbench.train import train as fit
     from trimtab.workbench.train_compare import compare_recipes
+    from trimtab.workbench.train_memory import train_memory
 
+    if memory and compare is not None:
+        raise BadInput("--memory trains nothing, so there is nothing to --compare: leave one of them out")
     typed = [f"seed={items.seed}", *(option or ()), *([] if epochs is None else [f"epochs={epochs}"])]
     asked = Training(
         model=model,
@@ -308,6 +313,7 @@ def train(
         data_request=replace(items.request(), train=train),
         model_request=opening.request(),
         seconds=math.inf if budget is None else words.seconds(budget),
+        track=tuple(track or ()),
         command=shlex.join(["trimtab", *sys.argv[1:]]),
     )
     console = _console(stderr=as_json)
@@ -315,12 +321,14 @@ def train(
     def heard(label: str = "") -> Heard:
         return lambda epoch, metric: console.print(epoch_line(epoch, metric, label), highlight=False, soft_wrap=True)
 
-    if compare is None:
+    if memory:
+        _show(train_memory(asked), memory_table, as_json)
+    elif compare is None:
         _show(fit(asked, heard()), run_table, as_json)
     else:
         _show(compare_recipes(asked, compare, seeds, target, heard), recipes_table, as_json)
     if not as_json:
-        console.print(f"trained: {output.resolve()}", soft_wrap=True, highlight=False)
+        console.print(f"{'memory' if memory else 'trained'}: {output.resolve()}", soft_wrap=True, highlight=False)
 
 
 @app.command()

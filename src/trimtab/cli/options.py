@@ -173,6 +173,10 @@ Compare = Annotated[
 ]
 Seeds = Annotated[int, _search("--seeds", min=1, help="With --compare: how many trainings for each value.")]
 Target = Annotated[float | None, _search("--target", help="With --compare: the metric whose time to reach is told.")]
+StepMemory = Annotated[
+    bool,
+    typer.Option("--memory", help="Train nothing: tell what a step holds in memory, and what each measure saves."),
+]
 TrainingBudget = Annotated[
     str | None, _search("--budget", help='The most time, such as "30m"; then continue with the same command.')
 ]

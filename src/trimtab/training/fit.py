@@ -20,6 +20,7 @@ from trimtab.formats.torch_tracing import import_torch
 from trimtab.training import checkpoint
 from trimtab.training.augment import Augment, mixed
 from trimtab.training.checkpoint import Epoch, Position
+from trimtab.training.items import Keeping, kept_items
 from trimtab.training.loader import Batch, Loader
 from trimtab.training.losses import Loss, l1_norm
 from trimtab.training.network import Network, seeded, tensors_of, told
@@ -39,13 +40,15 @@ _BRAKE, _BRAKES = 0.5, 3  # by how much, and how often, a diverging fit is slowe
 class Fitted:
     """How a fit went: its epochs, the number of the one whose weights the module has now, and what happened.
 
-    `finished` is False where the time was up first: the same call goes on from the checkpoint.
+    `finished` is False where the time was up first: the same call goes on from the checkpoint. `keeping` tells how the
+    items were kept where they were not left as given.
     """
 
     history: tuple[Epoch, ...]
     best: int | None
     notes: tuple[str, ...]
     finished: bool
+    keeping: Keeping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +56,15 @@ class Course:
     """Where and how long a fit runs, and who hears of every epoch.
 
     `folder` keeps the checkpoint, `start` names what the fit begins with (the digests of the model and its teachers),
-    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds.
+    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds. `begun` hears once of the
+    epochs that were there before, `heard` of every one that ends from then on.
     """
 
     folder: Path
     start: str
     teacher: Teacher | None = None
     deadline: float = math.inf
+    begun: Callable[[tuple[Epoch, ...]], None] = lambda history: None
     heard: Callable[[Epoch], None] = lambda epoch: None
 
 
@@ -83,13 +88,18 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
         raise BadInput("there are no items to train on: give them with --train, or name some of the data train")
     if select is None:
         raise BadInput("there are no items to choose the best epoch by: give them with --data")
-    loader = Loader(task, train, recipe.batch, recipe.seed, items=math.ceil(recipe.share * len(train)))
+    items, keeping = kept_items(task, train, recipe.store, course.folder / "items", recipe.batch)
+    loader = Loader(task, train, recipe.batch, recipe.seed, items=items, count=math.ceil(recipe.share * len(train)))
     if not len(loader):
-        raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
+        found = "there is 1 item" if len(train) == 1 else f"there are {len(train)} items"
+        raise BadInput(
+            f"{found} to train on: a step takes at least two, and a fit a few hundred; give more with --train, or "
+            "let trimtab optimize do what needs no training"
+        )
     if recipe.taught and course.teacher is None:
         raise BadInput("distill and hints need a teacher: name one with --teacher")
     network = Network(module, signature, task, recipe, getattr(course.teacher, "modules", ()))
-    key = content_digest(course.start, repr(signature), task.digest, recipe.options())
+    key = content_digest(course.start, repr(signature), task.digest, recipe.options(), checkpoint.FORM)
     loss = Loss(task, recipe, labels_of(train))
     work = _Fit(network, loader, loss, recipe, course, key)
 
@@ -105,7 +115,7 @@ def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Sc
     except BadInput:
         work.forget()
         raise
-    return work.end(finished)
+    return replace(work.end(finished), keeping=keeping)
 
 
 class _Diverged(ArithmeticError):
@@ -131,6 +141,7 @@ class _Fit:
                 raise BadInput("the weights hold NaN or infinity before any training; give others with --weights")
             seeded(self._recipe.seed)
             self._save()
+        self._course.begun(self._place.history)
 
     def over(self) -> bool:
         """Say whether the last epoch is done, or none was better than the best for too long."""
@@ -234,6 +245,7 @@ class _Fit:
             seconds=seconds,
             cpu_s=cpu_s,
             waited_s=waited_s,
+            read_s=place.read_s,
         )
         best = place.best
         if best is None or score > place.history[best - 1].score:
@@ -244,6 +256,7 @@ class _Fit:
             batch=0,
             loss_sum=0.0,
             spent=(0.0, 0.0, 0.0),
+            read_s=0.0,
             best=best,
             history=(*place.history, epoch),
         )
@@ -309,12 +322,17 @@ class _Fit:
             said = f"SGD took over from Adam after {place.steps:,} steps"
             self._place = replace(place, switched=True, notes=(*place.notes, said))
 
-    def _clocks(self) -> tuple[float, float, float]:
-        return time.monotonic(), time.process_time(), self._loader.waited_s
+    def _clocks(self) -> tuple[float, float, float, float]:
+        return time.monotonic(), time.process_time(), self._loader.waited_s, self._loader.read_s
 
-    def _spend(self, since: tuple[float, float, float]) -> None:
-        spent = [old + now - then for old, now, then in zip(self._place.spent, self._clocks(), since, strict=True)]
-        self._place = replace(self._place, spent=(spent[0], spent[1], spent[2]))
+    def _spend(self, since: tuple[float, float, float, float]) -> None:
+        spent = [now - then for now, then in zip(self._clocks(), since, strict=True)]
+        place, (seconds, cpu_s, waited_s) = self._place, self._place.spent
+        self._place = replace(
+            place,
+            spent=(seconds + spent[0], cpu_s + spent[1], waited_s + spent[2]),
+            read_s=place.read_s + spent[3],
+        )
 
 
 def _parts(batch: Batch, most: int) -> Iterator[Batch]:

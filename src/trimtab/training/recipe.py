@@ -18,6 +18,7 @@ AUGMENTATIONS = ("crop", "flip", "rotate", "scale", "erase", "mixup")
 PRECISIONS = ("fp32", "bf16")
 HINTS = ("none", "features", "attention")
 CLASS_WEIGHTS = ("none", "balanced")
+STORES = ("as-given", "float32", "bf16", "uint8")
 LEARNING_RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 3e-4}
 """What is taken when no learning rate is given, by optimizer."""
 
@@ -32,7 +33,7 @@ class Recipe:
         epochs: passes over the train split, or over a share of it.
         share: part of the train split that an epoch sees, another one each time.
         batch: items a step of the optimizer sees.
-        accumulate: parts that a batch is divided into, whose gradients are added up.
+        accumulate: equal parts that a batch is seen in, one after the other, so that less is in memory at once.
         optimizer: sgd (momentum, Nesterov), adam, adamw, rmsprop, or adam-then-sgd.
         lr: the highest learning rate; None takes the optimizer's usual one.
         sgd_lr: the learning rate that SGD goes on with in adam-then-sgd; None takes SGD's usual one.
@@ -57,6 +58,7 @@ class Recipe:
         channels_last: lays images out as NHWC, which convolutions on CPUs prefer.
         compile: trains the module as torch.compile compiles it.
         checkpointing: recomputes activations in the backward pass instead of keeping them.
+        store: how the items are kept on disk: as-given, float32, bf16 (rounded) or uint8 (only where it is exact).
         seed: of the order of items, of augmentation and of dropout.
     """
 
@@ -88,6 +90,7 @@ class Recipe:
     channels_last: bool = False
     compile: bool = False
     checkpointing: bool = False
+    store: str = "as-given"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -145,6 +148,7 @@ _WORDS = {
     "precision": PRECISIONS,
     "class_weights": CLASS_WEIGHTS,
     "hints": HINTS,
+    "store": STORES,
 }
 _TINY = 1e-12
 _RANGES: dict[str, tuple[float, float | None, str]] = {

@@ -47,6 +47,7 @@ class LiveTeacher:
         """Return the mean of their outputs."""
         with self._torch.no_grad():
             answers = [call(tensors)[name].float() for call, name in zip(self._calls, self._names, strict=True)]
+            _check_alike([tuple(each.shape) for each in answers])
             return sum(answers) / len(answers)
 
 
@@ -56,9 +57,7 @@ class KeptTeacher:
     def __init__(self, models: Sequence[Model], task: Task, split: Split, folder: Path) -> None:
         self._torch = import_torch("distillation")
         kept = [_kept(model, task, split, folder) for model in models]
-        if len({each.shape for each in kept}) > 1:
-            shapes = ", ".join(str(list(each.shape[1:])) for each in kept)
-            raise BadInput(f"the teachers answer in different shapes ({shapes} an item); give teachers of one task")
+        _check_alike([each.shape for each in kept])
         self._answers = kept
 
     def __call__(self, rows: NDArray[np.int64], tensors: Mapping[str, Any]) -> Any:
@@ -97,6 +96,12 @@ def _check(teacher: Model, signature: Signature, task: Task) -> None:
             f"the teacher answers {math.prod(sizes[0])} numbers an item and the network {math.prod(sizes[1])}; "
             "give a teacher of the same classes"
         )
+
+
+def _check_alike(shapes: Sequence[tuple[int, ...]]) -> None:
+    if len(set(shapes)) > 1:
+        told = ", ".join(str(list(shape[1:])) for shape in shapes)
+        raise BadInput(f"the teachers answer in different shapes ({told} an item); give teachers of one task")
 
 
 def _kept(model: Model, task: Task, split: Split, folder: Path) -> NDArray[np.float32]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import trimtab
 from trimtab.core.codec import dumps, loads
 from trimtab.core.errors import BadInput
 from trimtab.core.files import new_folder, owned, write_text
 from trimtab.core.machine import machine as this_machine
 from trimtab.core.protocols import Array
-from trimtab.core.values import Model, Reading, Run, Split, Task, Trace, content_digest
+from trimtab.core.values import Model, Reading, Run, Scalar, Split, Task, Trace, content_digest
 from trimtab.data.batches import groups as groups_of
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.request import DataRequest
@@ -27,24 +28,30 @@ from trimtab.meters.quality import quality_readings, tuned
 from trimtab.meters.scores import estimate, lower_is_better
 from trimtab.meters.user_metric import user_metric
 from trimtab.reports import figures
+from trimtab.reports.figures.confusion import between
 from trimtab.reports.figures.curves import curves
 from trimtab.training.checkpoint import FILE, Epoch
 from trimtab.training.fit import Course, Fitted, fit
+from trimtab.training.items import Keeping
 from trimtab.training.network import answers_of, seeded
 from trimtab.training.recipe import Recipe
 from trimtab.training.teacher import teacher_of
-from trimtab.training.weights import save_trained
+from trimtab.training.weights import WEIGHTS, save_trained
 from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.task import given_task
+from trimtab.workbench.track import Log, named, trackers
+from trimtab.workbench.train_notes import cautions, kept, probabilities, rarest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RUN = "run.json"
-_IMBALANCED = 10.0  # times as many items in one class as in another, from which it is said
-_FEW = 500
 _SERIES = {
     "train_loss": ("loss", "1"),
     "learning_rate": ("rate", "1"),
     "epoch_time": ("seconds", "s"),
     "epoch_cpu_time": ("cpu_s", "s"),
+    "loader_time": ("read_s", "s"),
     "loader_wait": ("waited_s", "s"),
 }
 """The traces of a run by the field of an epoch, with their units; the score's is called by the metric."""
@@ -70,52 +77,63 @@ class Training:
     data_request: DataRequest = field(default_factory=DataRequest)
     model_request: ModelRequest = field(default_factory=ModelRequest)
     seconds: float = math.inf
+    track: tuple[str, ...] = ()
     command: str = ""
 
 
 def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
     """Train a network, or continue where it was killed or its time was up, and return how it went.
 
-    The output folder gets `weights.safetensors` (or, for a Hugging Face model, a folder of its kind), the curves,
-    `run.json` and, under `work/`, the data and the checkpoint.
+    The output folder gets `weights.safetensors` (or, for a Hugging Face model, a folder of its kind), the curves, the
+    confusion matrix of a network of classes, `run.json` and, under `work/`, the data and the checkpoint.
 
     Raises:
         BadInput: the model can't be trained, there is nothing to train on, or the folder holds another training.
     """
-    begun, work = time.monotonic(), asked.output / "work"
-    with new_folder(asked.output, f"work/checkpoint/{FILE}"), owned(asked.output):
+    begun, work, chosen = time.monotonic(), asked.output / "work", trackers(asked.track)
+    with new_folder(asked.output, f"work/checkpoint/{FILE}"), owned(asked.output), Log(chosen) as log:
         seeded(asked.recipe.seed)
         model = open_model(asked.model, work / "model", asked.model_request).model
         task = given_task(asked.data, model, work / "data", replace(asked.data_request, max_drop=None))
         module, select = trainable(model), task.split("select")
         if select is None:
             raise BadInput("training needs data: give items with --data")
-        teachers = opened_teachers(asked, work / "teachers")
-        notes = (*task.notes, *cautions(task))
-        sign, deadline = _sign(task.metric), begun + asked.seconds
-
-        def told(epoch: Epoch) -> None:
-            heard(replace(epoch, score=sign * epoch.score), task.metric)
-
-        course = Course(
-            folder=work / "checkpoint",
-            start=content_digest(model.digest, *(each.digest for each in teachers)) if teachers else model.digest,
-            teacher=teacher_of(teachers, model.signature, task, work, live=asked.recipe.live) if teachers else None,
-            deadline=deadline,
-            heard=told,
-        )
+        careful, teachers = cautions(task), opened_teachers(asked, work / "teachers")
         wanted = None if task.labelled else mean_answers(teachers, task, select)
         judge, before = score_of(task, select, wanted), answers_of(module, model.signature, task, select)
         if np.isfinite(before).all():
             judge(before)  # what can't be judged is refused before anything is learnt
+
+        def told(epoch: Epoch) -> None:
+            heard(replace(epoch, score=_sign(task.metric) * epoch.score), task.metric)
+            log.log(epoch_readings(epoch, task.metric), epoch.number)
+
+        course = Course(
+            folder=work / "checkpoint",
+            start=_start(model, teachers),
+            teacher=teacher_of(teachers, model.signature, task, work, live=asked.recipe.live) if teachers else None,
+            deadline=begun + asked.seconds,
+            begun=lambda history: log.start(
+                work, _configuration(asked, model, task), [epoch_readings(epoch, task.metric) for epoch in history]
+            ),
+            heard=told,
+        )
         fitted = fit(module, model.signature, task, asked.recipe, judge, course)
         made = save_trained(model, module, asked.output) if fitted.finished else None
         after = answers_of(module, model.signature, task, select)
+        read = _readings(fitted, task, select, after, wanted)
         run = Run(
             configuration=asked.recipe.options(),
             traces=traces(fitted.history, task.metric),
-            readings=_readings(fitted, task, select, after, wanted),
-            notes=(*notes, *fitted.notes, *probabilities(task, after)),
+            readings=read,
+            notes=(
+                *task.notes,
+                *careful,
+                *kept(fitted.keeping),
+                *fitted.notes,
+                *rarest(task, read),
+                *probabilities(task, after),
+            ),
             model=made,
             finished=fitted.finished,
             checkpoint=course.folder,
@@ -123,10 +141,51 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             command=asked.command,
         )
-        write_text(asked.output / RUN, dumps(run, indent=1))
-        if run.traces:
-            figures.save({"curves": curves({"": [run]}, task.metric)}, asked.output)
+        return _left(asked.output, run, drawn(run, task, select, before), log)
+
+
+def _start(model: Model, teachers: Sequence[Model]) -> str:
+    """Return what names everything that a fit begins with."""
+    return content_digest(model.digest, *(each.digest for each in teachers)) if teachers else model.digest
+
+
+def drawn(run: Run, task: Task, select: Split, before: Array) -> dict[str, Figure]:
+    """Return the figures of a training by name: its curves and, of classes, which was taken for which."""
+    if not run.traces:
+        return {}
+    found = {"curves": curves({"": [run]}, task.metric)}
+    labels = labels_of(select)
+    if task.kind in ("classification", "binary") and labels is not None and np.isfinite(before).all():
+        first = quality_readings(tuned(task, labels, before), labels, before)
+        figure = between(("before training", first), ("after training", run.readings), task.classes)
+        if figure is not None:
+            found["confusion"] = figure
+    return found
+
+
+def _left(output: Path, run: Run, found: Mapping[str, Figure], log: Log) -> Run:
+    """Write what a training leaves and log it; return the run with what is to be said of that."""
+    write_text(output / RUN, dumps(run, indent=1))
+    pictures = [path for path in figures.save(found, output) if path.suffix == ".png"]
+    if run.finished:
+        result = [replace(reading, place="result") for reading in run.readings if reading.place is None]
+        log.log(result, len(run.traces[0].times) + 1)
+    weights = [path for path in (output / WEIGHTS, output / "model") if run.finished and path.exists()][:1]
+    log.end("finished" if run.finished else "killed", [output / RUN, *pictures, *weights])
+    if log.warnings:
+        run = replace(run, notes=(*run.notes, *log.warnings))
+        write_text(output / RUN, dumps(run, indent=1))
     return run
+
+
+def _configuration(asked: Training, model: Model, task: Task) -> dict[str, Scalar]:
+    """Return what a training was asked and where it runs, for those who log it."""
+    machine = this_machine()
+    return {
+        "model": named(asked.model), "model_digest": model.digest, "data": named(asked.data),
+        "data_digest": task.digest, "metric": task.metric, **dict(asked.recipe.options()),
+        "cpu": machine.cpu, "cores": machine.cores, "command": asked.command, "version": trimtab.__version__,
+    }  # fmt: skip
 
 
 def read_run(folder: Path) -> Run:
@@ -193,41 +252,6 @@ def score_of(task: Task, split: Split, wanted: Array | None = None) -> Callable[
     return lambda outputs: sign * estimate(tuned(task, labels, outputs), task.metric, labels, outputs).value
 
 
-def cautions(task: Task) -> tuple[str, ...]:
-    """Return what to be careful about in the items to train on: too few of them, or of some of their classes."""
-    split = task.split("train")
-    labels = None if split is None else labels_of(split)
-    if split is None or labels is None:
-        return ()
-    notes = []
-    if len(split) < _FEW:
-        notes.append(f"{len(split)} items are few to train on: prefer few epochs, augmentation and a small lr")
-    if task.kind in ("classification", "binary"):
-        counts = np.bincount(labels.astype(np.int64), minlength=len(task.classes))
-        missing = [name for name, count in zip(task.classes, counts, strict=False) if count == 0]
-        if missing:
-            notes.append(f"no item to train on is of class {', '.join(missing[:5])}: it will be unlearnt")
-        present = counts[counts > 0]
-        if len(present) and present.max() > _IMBALANCED * present.min():
-            notes.append(
-                f"the largest class has {present.max() / present.min():.0f} times the items of the smallest; "
-                "class_weights=balanced weighs them alike"
-            )
-    return tuple(notes)
-
-
-def probabilities(task: Task, outputs: Array) -> tuple[str, ...]:
-    """Return what to say of a network of classes that answers probabilities: its loss takes them for logits."""
-    flat = outputs.reshape(len(outputs), -1)
-    if task.kind not in ("classification", "binary") or flat.min() < 0 or flat.max() > 1:
-        return ()
-    if flat.shape[1] > 1 and not np.allclose(flat.sum(axis=1), 1, atol=1e-3):
-        return ()
-    return (
-        "the network answers probabilities; it learns better when it answers what goes into its softmax or sigmoid",
-    )
-
-
 def traces(history: Sequence[Epoch], metric: str) -> tuple[Trace, ...]:
     """Return the curves of a fit over its epochs; the validation score is as the metric is read."""
     if not history:
@@ -238,6 +262,15 @@ def traces(history: Sequence[Epoch], metric: str) -> tuple[Trace, ...]:
     for name, (fieldname, unit) in _SERIES.items():
         found.append(Trace(name=name, times=times, values=tuple(getattr(e, fieldname) for e in history), unit=unit))
     return tuple(found)
+
+
+def epoch_readings(epoch: Epoch, metric: str) -> list[Reading]:
+    """Return what a tracker is told of an epoch: its loss, its score as the metric is read, learning rate and times."""
+    return [
+        Reading(name=trace.name, value=trace.values[0], unit=trace.unit, source="the fit loop",
+                scope=f"epoch {epoch.number}, {epoch.optimizer}")
+        for trace in traces((epoch,), metric)
+    ]  # fmt: skip
 
 
 def _sign(metric: str) -> float:
@@ -254,8 +287,24 @@ def _readings(fitted: Fitted, task: Task, select: Split, outputs: Array, wanted:
     spent = {
         "train_time": sum(epoch.seconds for epoch in fitted.history),
         "train_cpu_time": sum(epoch.cpu_s for epoch in fitted.history),
+        "loader_time": sum(epoch.read_s for epoch in fitted.history),
         "loader_wait": sum(epoch.waited_s for epoch in fitted.history),
     }
     taken = [Reading(name=name, value=value, unit="s", direction="lower", source="the fit loop, validation left out")
              for name, value in spent.items()]  # fmt: skip
-    return (*judged, *taken)
+    return (*judged, *taken, *_kept_readings(fitted.keeping))
+
+
+def _kept_readings(keeping: Keeping | None) -> list[Reading]:
+    """Return the bytes of the items to train on and the time of a batch, as they are kept and as they were given."""
+    if keeping is None:
+        return []
+    found = [
+        ("items_bytes", keeping.store, float(keeping.bytes), "B"),
+        ("items_bytes", "as given", float(keeping.given_bytes), "B"),
+        ("items_bytes", "prepared", float(keeping.prepared_bytes), "B"),
+        ("loader_batch_time", keeping.store, keeping.batch_s, "s"),
+        ("loader_batch_time", "as given", keeping.given_batch_s, "s"),
+    ]
+    return [Reading(name=name, place=place, value=value, unit=unit, direction="lower", source="the loader")
+            for name, place, value, unit in found]  # fmt: skip
