@@ -146,7 +146,7 @@ BAD = [
     (["-o", "distill=0.5"], "distill and hints need a teacher: name one with --teacher"),
     (["-o", "hints=eyes"], "hints='eyes' is not known; type one of none, features, attention"),
     (["-o", "lr=fast"], "the training option lr takes none or a number"),
-    (["-o", "learning_rate=1"], "training has no option 'learning_rate=1'; its options are: epochs, batch"),
+    (["-o", "learning_rate=1"], "training has no option 'learning_rate=1'; its options are: epochs, share, batch"),
     (["-o", "optimizer=magic"], "optimizer='magic' is not known; type one of sgd, adam"),
     (["-o", "augment=crop"], "augmentation needs images"),
     (["-o", "dropout=0.5"], "the module has no dropout layer"),
