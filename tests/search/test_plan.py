@@ -449,6 +449,9 @@ class Plugin:
 """
 
 
+TAUGHT = LEARN.replace('"learn"', '"taught"').replace("trains", "learns")
+
+
 def chains(race: Race, tools: plan.Toolbox, kept: float) -> list[list[str]]:
     """Return the techniques of what the plan trains, when all are kept that lose no more than so many channels."""
     found: list[list[str]] = []
@@ -502,3 +505,25 @@ def test_the_trainer_alone_is_never_tried(race: Race, install: Install) -> None:
     tools = plan.toolbox(("onnxruntime", "learn"))
     assert list(plan.touched(race, tools)) == []
     assert list(plan.trained(race, tools)) == []
+
+
+def test_what_trains_by_itself_comes_after_what_costs_less_and_ends_every_chain(race: Race, install: Install) -> None:
+    install("techniques", "shrink", SHRINK)
+    install("techniques", "learn", LEARN)
+    install("techniques", "taught", TAUGHT)
+    tried(race, value=1.0)
+    tools = plan.toolbox(("onnxruntime", "shrink", "learn", "taught"))
+    assert list(plan.touched(race, tools)) == []
+    assert [variant.steps[-1].technique for variant in plan.taught(race, tools)] == ["taught"]
+    assert chains(race, tools, 0.0)[:2] == [["shrink 0.5", "learn"], ["shrink 0.5", "learn", "taught"]]
+    assert "taught" not in {technique.name for technique in plan.toolbox().techniques}
+    assert "taught" in {technique.name for technique in plan.toolbox(train=True).techniques}
+
+
+def test_what_saves_another_reading_is_not_trained(race: Race, install: Install) -> None:
+    install("techniques", "taught", TAUGHT + "    saves = 'bytes_compressed'\n")
+    tried(race, value=1.0)
+    tools = plan.toolbox(("onnxruntime", "taught"))
+    assert list(plan.taught(race, tools)) == []
+    race.shop = replace(race.shop, goal=replace(race.goal, objective="compressed"))
+    assert [variant.steps[-1].technique for variant in plan.taught(race, tools)] == ["taught"]

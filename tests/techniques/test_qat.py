@@ -51,7 +51,10 @@ class Net(nn.Module):
 class Series(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv1d(8, 16, 3, padding=1), nn.Hardswish(), nn.AvgPool1d(2), nn.Flatten())
+        self.layers = nn.Sequential(
+            nn.Conv1d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv1d(16, 16, 1), nn.Hardswish(), nn.AvgPool1d(2),
+            nn.Flatten(),
+        )
         self.head = nn.Linear(64, 10)
 
     def forward(self, input):
@@ -73,11 +76,35 @@ def attending():
 def pooling():
     return nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
 
-def whole():
-    class Whole(nn.Module):
-        def forward(self, input):
-            return input.flatten(1)[:, :10] if float(input.sum()) > 0 else input.flatten(1)[:, 10:20]
-    return Whole()
+class Branching(nn.Module):
+    def forward(self, input):
+        return input.flatten(1)[:, :10] if float(input.sum()) > 0 else input.flatten(1)[:, 10:20]
+
+def branching():
+    return Branching()
+
+class Rounded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, input):
+        x = torch.fake_quantize_per_tensor_affine(input.flatten(1), 0.01, 0, 0, 255)
+        return self.head(x)
+
+def rounded():
+    return Rounded()
+
+class Sorting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, input):
+        return self.head(input.flatten(1).topk(8).values)
+
+def sorting():
+    return Sorting()
 
 example_inputs = {"input": torch.zeros(1, 1, 8, 8)}
 """
@@ -143,7 +170,7 @@ def test_a_network_keeps_in_eight_bits_what_it_knew(case: Any, at: Any, ranges: 
     exported = ExportOnnx().apply(trained, at(trained, task, "float"))
     made = QuantizationAwareTraining(epochs=2, batch=32, ranges=ranges).apply(trained, at(trained, task))
     assert right(exported, task) > 0.75
-    assert right(made, task) >= right(exported, task) - 0.02
+    assert right(made, task) >= right(exported, task) - 0.05
     assert abs(right(made, task, "openvino") - right(made, task)) < 0.03
     assert [step.technique for step in made.steps] == ["fine-tune", "qat"]
     assert made.settings == Settings(runtime="onnxruntime")
@@ -217,7 +244,15 @@ def test_the_same_seed_makes_the_same_file_and_layers_can_stay_in_float(case: An
         QuantizationAwareTraining(keep="nothing").apply(variant, at(variant, task, "no"))
 
 
-@pytest.mark.parametrize(("name", "words"), [("pooling", "no convolution and no linear layer"), ("whole", "trace")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pooling", "no convolution and no linear layer"),
+        ("branching", "trace"),
+        ("rounded", "already quantized"),
+        ("sorting", "the operator TopK"),
+    ],
+)
 def test_what_can_not_be_quantized_is_refused_with_the_reason(case: Any, at: Any, name: str, words: str) -> None:
     variant, task = case(name, items=500)
     with pytest.raises(Refused, match=words):

@@ -157,6 +157,22 @@ def test_an_observed_range_follows_what_is_seen_and_holds_zero() -> None:
     assert made["x_zero"] <= 1
 
 
+@pytest.mark.parametrize(("kind", "low", "high"), [("Relu", 0.0, 3.0), ("Clip", 0.0, 0.05 * 255), (None, -3.0, 3.0)])
+def test_a_range_that_has_taken_the_place_of_a_cut_still_cuts(kind: str | None, low: float, high: float) -> None:
+    """ONNX Runtime drops a ReLU before a rounding that starts at zero: what lies below must not widen the range."""
+    quantized, original = pair()
+    if kind is not None:
+        original.graph.node[0].output[0] = "before"
+        original.graph.node.append(helper.make_node(kind, ["before"], ["g"]))
+    network = QuantizedNetwork(quantized, original, learned=False, most=127)
+    (activation,) = [each for name, each in network._activations.items() if name == "y_scale"]
+    network.module.train()
+    for _ in range(1200):
+        activation(torch.tensor([-3.0, 30.0 if kind == "Clip" else 3.0]))
+    assert float((activation.least - activation.zero()) * activation.scale()) == pytest.approx(low, abs=0.05)
+    assert float((activation.most - activation.zero()) * activation.scale()) == pytest.approx(high, abs=0.05)
+
+
 def test_an_operator_that_can_not_be_trained_is_named() -> None:
     quantized, original = pair()
     quantized.graph.node[4].op_type = "Mystery"

@@ -22,6 +22,7 @@ _PROMISING = 1.15  # a default within this factor of the best is worth varying
 _NEARLY = 1.5  # a variant that lost less than that many times what is allowed may keep it with another option
 _WORTH = 0.9  # a variant this much faster than the best is worth repairing: layers in float cost time again
 _SCHOOL = 0.4  # the share of the time left that training one variant may take
+_LEARNING = 0.4  # the share of the time left that a technique may take which trains what it makes by itself
 _RESCUE = 0.6  # the share of the time left that repairing one variant may take
 
 
@@ -47,7 +48,7 @@ def toolbox(only: Sequence[str] = (), *, train: bool = False) -> Toolbox:
     def chosen(group: str, cost: str) -> tuple[Any, ...]:
         named = [name for name in known[group] if name in only]
         made = [plugins.make(group, name) for name in named or known[group]]
-        usual = (each for each in made if named or train or not (needs_training(each) or trains(each)))
+        usual = (each for each in made if named or train or not (needs_training(each) or trains(each) or learns(each)))
         return tuple(sorted(usual, key=lambda each: getattr(each, cost, 0.0)))
 
     return Toolbox(runtimes=chosen("runtimes", "startup_s"), techniques=chosen("techniques", "order"))
@@ -69,6 +70,14 @@ def needs_training(technique: Technique) -> bool:
 def trains(technique: Technique) -> bool:
     """Say whether a technique trains what others have changed."""
     return bool(getattr(technique, "trains", False))
+
+
+def learns(technique: Technique) -> bool:
+    """Say whether a technique trains what it makes by itself, such as quantization-aware training.
+
+    It is the last of a chain: what others have changed is trained before.
+    """
+    return bool(getattr(technique, "learns", False))
 
 
 def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -111,7 +120,7 @@ def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield what every technique makes with its default options, on the best settings of each runtime."""
     parents = list(sources(race, tools))
     for technique in tools.techniques:
-        later = needs_training(technique) and _trainer(race, tools) is not None
+        later = learns(technique) or (needs_training(technique) and _trainer(race, tools) is not None)
         if later or not _quick(technique) or not _useful(technique, race.goal):
             continue
         yield from _applied_to_first(race, tools, parents, technique)
@@ -136,6 +145,13 @@ def trained(race: Race, tools: Toolbox) -> Iterator[Variant]:
                 step = Step(technique=technique.name, options=options({option: value}))
                 if (yield from _retrained(race, tools, step, trainer)) != good:
                     break
+
+
+def taught(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield what techniques make of the original that train by themselves."""
+    for technique in tools.techniques:
+        if learns(technique) and _useful(technique, race.goal):
+            yield from _applied_to_first(race, tools, [race.shop.original], technique)
 
 
 def nearly(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -222,7 +238,7 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
-    parts = (untouched, touched, tuned, unfused, trained, nearly, rescued, refined, varied, refined)
+    parts = (untouched, touched, tuned, unfused, trained, taught, nearly, rescued, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
@@ -320,7 +336,8 @@ def _applied_to_first(
     """Yield what a technique makes of the first variant that it does not refuse."""
     parent = next((each for each in parents if technique.refuses(each, race.shop.task) is None), None)
     if parent is not None:
-        yield from _applied(race, tools, parent, Step(technique=technique.name))
+        share = _LEARNING if learns(technique) else 1.0
+        yield from _applied(race, tools, parent, Step(technique=technique.name), share)
 
 
 def _applied(race: Race, tools: Toolbox, parent: Variant, step: Step, share: float = 1.0) -> Iterator[Variant]:

@@ -45,7 +45,7 @@ class FineTune:
         if variant.model.format != "torch":
             return f"it trains PyTorch models that a factory builds, this one is {variant.model.format}"
         if task.split("train") is None:
-            return "there are no items to train on: give them with --train"
+            return "there are no items in the data to train on: give them with --train"
         return None
 
     def apply(self, variant: Variant, context: Context) -> Variant:

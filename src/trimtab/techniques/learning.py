@@ -8,7 +8,7 @@ from trimtab.core.errors import Refused
 from trimtab.core.protocols import Context
 from trimtab.core.values import Signature, Task, Variant, content_digest
 from trimtab.techniques.fine_tune import score_of
-from trimtab.training.fit import Course, Fitted, fit
+from trimtab.training.fit import Course, Fitted, Hold, fit
 from trimtab.training.recipe import Recipe
 from trimtab.training.teacher import teacher_of
 
@@ -21,7 +21,7 @@ def refusal(variant: Variant, task: Task, name: str) -> str | None:
     if variant.model.format not in TRAINABLE:
         return f"{name} trains PyTorch models that a factory or Hugging Face builds, this one is {variant.model.format}"
     if task.split("train") is None:
-        return "there are no items to train on: give them with --train"
+        return "there are no items in the data to train on: give them with --train"
     return None
 
 
@@ -33,7 +33,9 @@ def share(wanted: float, context: Context) -> float:
     return (wanted if context.task.labelled else 1.0) if teaches else 0.0
 
 
-def learn(module: Any, signature: Signature, recipe: Recipe, context: Context, start: str) -> Fitted:
+def learn(
+    module: Any, signature: Signature, recipe: Recipe, context: Context, start: str, hold: Hold = lambda epochs: True
+) -> Fitted:
     """Train a module in place; it ends with the weights of the epoch that did best on the select split.
 
     Args:
@@ -42,9 +44,10 @@ def learn(module: Any, signature: Signature, recipe: Recipe, context: Context, s
         recipe: how it is trained; where it distils the original is the teacher.
         context: the data, the original, and until when.
         start: a digest of what the module is at the start.
+        hold: keeps the weights to a constraint, step by step.
 
     Raises:
-        Refused: there is nothing to select by, or not one epoch ended within the time.
+        Refused: there is nothing to select by, or no epoch ended within the time as it should be.
     """
     task, teacher = context.task, context.original.model
     select = task.split("select")
@@ -57,6 +60,7 @@ def learn(module: Any, signature: Signature, recipe: Recipe, context: Context, s
         teacher=teacher_of([teacher], task, context.folder, augmented=augmented) if recipe.distill else None,
         deadline=context.deadline,
         heard=lambda epoch: print(f"epoch {epoch.number}: loss {epoch.loss:.4f}, score {epoch.score:.4f}"),
+        hold=hold,
     )
     fitted = fit(module, signature, task, recipe, score_of(task, select, teacher), course)
     if fitted.best is None:

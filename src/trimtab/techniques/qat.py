@@ -54,14 +54,12 @@ class QuantizationAwareTraining:
     learns = True
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
-        """Refuse what isn't PyTorch or is quantized already, unknown ranges, and missing data."""
+        """Refuse what isn't PyTorch, unknown ranges and calibrations, and missing data."""
         for option, known in (("ranges", RANGES), ("calibration", METHODS)):
             if getattr(self, option) not in known:
                 return f"there is no {option}={getattr(self, option)!r}: choose one of {', '.join(known)}"
         if reason := learning.refusal(variant, task, self.name):
             return reason
-        if is_quantized(variant.model):
-            return "the model is already quantized; give the one in float"
         if task.split("calibrate") is None:
             return "qat needs calibration data for the ranges that it starts with: give --data"
         return None
@@ -70,9 +68,12 @@ class QuantizationAwareTraining:
         """Return the trained variant in int8, as an ONNX model that onnxruntime and OpenVINO run.
 
         Raises:
-            Refused: it can't be exported, or trained as it was exported; not one epoch ended within the time.
+            Refused: it is quantized already, or can't be exported, or trained as it was exported; not one epoch ended
+                within the time.
         """
         exported = ExportOnnx().apply(variant, replace(context, folder=context.folder / "float"))
+        if is_quantized(exported.model):
+            raise Refused("the model is already quantized; give the one in float")
         batches = [spec.shape[0] for spec in exported.model.signature.data_inputs if spec.shape]
         if any(isinstance(size, int) for size in batches):
             raise Refused("qat trains in batches, and this model can be exported only with its batch fixed")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _QUANTIZED = "_quantized"  # what ONNX Runtime adds to the name of a weight
 _MOMENTUM = 0.01  # of observed ranges, per batch (Krishnamoorthi 2018)
 _TINY = 1e-12
+_CUTS = ("Relu", "Clip")  # what ONNX Runtime leaves to the range of the next rounding
 _LEARNT = {
     "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1), "Add": (0, 1), "PRelu": (1,),
     "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2),
@@ -107,9 +108,13 @@ class Weight:
 
 
 class Activation:
-    """The range of an activation: learnt with its zero point fixed, or followed as a moving average (Jacob 2018)."""
+    """The range of an activation: learnt with its zero point fixed, or followed as a moving average (Jacob 2018).
 
-    def __init__(self, module: Any, number: int, scale: Any, zero: Any, *, learned: bool) -> None:
+    `cut` names the operator that the range has taken the place of, None where there is none: what lies below zero for a
+    Relu, or outside of the first range for a Clip, is not to be followed.
+    """
+
+    def __init__(self, module: Any, number: int, scale: Any, zero: Any, *, cut: str | None, learned: bool) -> None:
         limits = import_torch("quantization-aware training").iinfo(zero.dtype)
         self.least, self.most = limits.min, limits.max
         self._module, self._learned = module, learned
@@ -121,6 +126,10 @@ class Activation:
         for name, value in names.items():
             module.register_buffer(f"{name}_{number}", value)
         self._number = number
+        self._edges = -math.inf, math.inf
+        if cut is not None:
+            first = float((self.least - zero.float()) * scale), float((self.most - zero.float()) * scale)
+            self._edges = first if cut == "Clip" else (0.0, math.inf)
 
     def scale(self) -> Any:
         """Return the scale."""
@@ -137,9 +146,12 @@ class Activation:
     def __call__(self, x: Any) -> Any:
         """Return x as it is after quantization; in training an observed range follows it."""
         if not self._learned and self._module.training:
-            for name, edge in (("low", x.detach().amin()), ("high", x.detach().amax())):
-                held = self._held(name)
-                held += _MOMENTUM * ((edge.clamp(max=0.0) if name == "low" else edge.clamp(min=0.0)) - held)
+            seen = x.detach().clamp(*self._edges)
+            for held, edge in (
+                (self._held("low"), seen.amin().clamp(max=0.0)),
+                (self._held("high"), seen.amax().clamp(min=0.0)),
+            ):
+                held += _MOMENTUM * (edge - held)
         zero, scale = self.zero(), evened(self.scale(), x[:1].numel(), self.most - self.least)
         return fake_quantized(x, scale, self.least - zero, self.most - zero)
 
@@ -163,6 +175,9 @@ class QuantizedNetwork:
     def __init__(self, quantized: onnx.ModelProto, original: onnx.ModelProto, *, learned: bool, most: int) -> None:
         self._torch = import_torch("quantization-aware training")
         self._proto, self._learned, self._most = quantized, learned, most
+        left = {name for node in quantized.graph.node for name in node.output if node.op_type in _CUTS}
+        self._cuts = {node.output[0]: node.op_type for node in original.graph.node if node.op_type in _CUTS}
+        self._cuts = {name: kind for name, kind in self._cuts.items() if name not in left}
         self.module = self._torch.nn.Module()
         self._held = {tensor.name: tensor_of(tensor) for tensor in quantized.graph.initializer}
         self._floats = {tensor.name: tensor for tensor in original.graph.initializer}
@@ -209,8 +224,15 @@ class QuantizedNetwork:
             if node.op_type == "QuantizeLinear" and node.input[1] not in self._activations:
                 scale, zero = node.input[1], node.input[2]
                 number = len(self._activations)
-                made = Activation(self.module, number, self._held[scale], self._held[zero], learned=self._learned)
-                self._activations[scale], self._zeros[scale] = made, zero
+                self._zeros[scale] = zero
+                self._activations[scale] = Activation(
+                    self.module,
+                    number,
+                    self._held[scale],
+                    self._held[zero],
+                    cut=self._cuts.get(node.input[0]),
+                    learned=self._learned,
+                )
         for node in nodes:
             for place in _LEARNT.get(node.op_type, ()):
                 name = node.input[place] if place < len(node.input) else ""
