@@ -72,6 +72,7 @@ MEANING = {
     "arithmetic": "bits of the numbers that the engine computes in, where it tells; the place is their type",
     "parameters": "elements of all weights, however they are stored",
     "bytes": "all files that the model needs",
+    "bytes_compressed": "the same files compressed as in a zip archive (deflate, level 6)",
     "compression_parameters": "parameters of the original over those of the variant",
     "compression_bytes": "bytes of the original over those of the variant",
     "macs": "multiply-accumulates of one call; one MAC is two FLOPs",

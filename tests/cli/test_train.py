@@ -184,3 +184,12 @@ def test_what_is_no_network_of_pytorch_is_refused(trimtab, words, files):
     done = trimtab("train", files[0], *words[2:])
     assert done.code == 2
     assert "is onnx, and training needs PyTorch" in done.err
+
+
+def test_apply_trains_on_a_source_of_its_own(trimtab, words, tmp_path):
+    given = ["apply", "qat", *words[1:-1], tmp_path / "int8", "-o", "epochs=1", "-o", "batch=32"]
+    done = trimtab(*given)
+    assert done.code == 0, done.err
+    assert done.out.startswith("qat(")
+    bundle = json.loads((tmp_path / "int8" / "manifest.json").read_text())
+    assert bundle["variant"]["model"]["format"] == "onnx"

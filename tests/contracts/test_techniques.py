@@ -14,7 +14,13 @@ from trimtab.core.protocols import Opening
 from trimtab.core.values import Settings, Variant, options
 from trimtab.testing import Network, Sample, TechniqueSuite, suites
 
-_OPTIONS = {"factorize": options(energy=0.5), "substitute": options(kind="bottleneck")}
+_OPTIONS = {
+    "factorize": options(energy=0.5),
+    "substitute": options(kind="bottleneck"),
+    "fine-tune": options(batch=8, epochs=1),
+    "qat": options(batch=8, epochs=1),
+    "sparsify": options(batch=8, epochs=1),
+}
 """Random weights have no structure that a low rank would keep: factors save products only where much is lost."""
 
 _STACK = """

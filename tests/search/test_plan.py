@@ -421,3 +421,45 @@ def test_the_preview_of_a_model_that_must_be_exported_names_what_the_export_open
     assert technique.startswith("static-int8 (")
     assert technique.endswith(", on what export-onnx makes, if it takes that")
     assert any(line.startswith("not tried: export-openvino: ") for line in lines)
+
+
+LEARNS = """
+from trimtab.core.values import Step
+class Plugin:
+    name = "taught"
+    learns = True
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        return variant.after(variant.model, Step(technique=self.name))
+"""
+
+
+def test_what_trains_by_itself_starts_from_what_something_fast_was_made_of_and_lost_too_much(
+    race: Race, install: Install
+) -> None:
+    install("techniques", "taught", LEARNS)
+    install("techniques", "learn", LEARNS.replace("taught", "learn").replace("learns", "trains"))
+    tools = plan.toolbox(("onnxruntime", "static-int8", "taught"))
+    tried(race, value=1.0)
+    assert list(plan.touched(race, plan.toolbox(("onnxruntime", "taught")))) == []
+    assert list(plan.taught(race, tools)) == [], "nothing is fast and loses too much"
+    learnt = (Step(technique="learn"),)
+    race.variants[learnt] = replace(race.shop.original, steps=learnt)
+    tried(race, "learn", "static-int8", value=0.3, state="dropped", quality=lost(0.03))
+    (made,) = plan.taught(race, tools)
+    assert [step.technique for step in made.steps] == ["learn", "taught"]
+    tried(race, "dynamic-int8", value=0.2, state="dropped", quality=lost(0.03))
+    chains = [[step.technique for step in made.steps] for made in plan.taught(race, tools)]
+    assert chains == [["taught"], ["learn", "taught"]]
+    assert "taught" not in {technique.name for technique in plan.toolbox().techniques}
+    assert "taught" in {technique.name for technique in plan.toolbox(train=True).techniques}
+
+
+def test_what_saves_another_reading_is_not_trained(race: Race, install: Install) -> None:
+    install("techniques", "taught", LEARNS + "    saves = 'bytes_compressed'\n")
+    tried(race, value=1.0)
+    tools = plan.toolbox(("onnxruntime", "taught"))
+    assert list(plan.taught(race, tools)) == []
+    race.shop = replace(race.shop, goal=replace(race.goal, objective="compressed"))
+    assert [variant.steps[-1].technique for variant in plan.taught(race, tools)] == ["taught"]

@@ -19,7 +19,8 @@ from trimtab.data.batches import labels as labels_of
 from trimtab.data.task import open_task
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import load_live
-from trimtab.techniques.fine_tune import FineTune, score_of
+from trimtab.techniques.fine_tune import FineTune
+from trimtab.techniques.learning import score_of
 from trimtab.training.network import answers_of
 from trimtab.workbench.opening import open_model
 

@@ -464,3 +464,25 @@ def test_the_weights_of_the_start_are_there_to_go_back_to(mlp, learn, few: Task,
     position, parts = restore(tmp_path / "one", key(tmp_path / "one"))
     assert (position.epoch, position.steps) == (0, 0)
     assert all(torch.equal(value, parts["module"][name]) for name, value in before.items())
+
+
+def test_a_constraint_is_kept_after_every_step_and_no_epoch_without_it_is_the_best(
+    mlp: Any, few: Task, learn: Any
+) -> None:
+    """The first column of the weights is held at zero; the constraint counts as met from the second epoch on."""
+    module = mlp()
+    seen: list[float] = []
+
+    def hold(epochs: float) -> bool:
+        with torch.no_grad():
+            module[1].weight[:, 0] = 0.0
+        seen.append(epochs)
+        return epochs > 1.0
+
+    scores = iter([0.9, 0.2, 0.3])
+    fitted = learn(module, few, Recipe(epochs=3, batch=32), lambda outputs: next(scores), hold=hold)
+    steps = fitted.history[0].steps
+    assert seen == pytest.approx([number / steps for number in range(3 * steps + 1)])
+    assert (fitted.best, fitted.history[0].score) == (3, 0.9)
+    assert module[1].weight[:, 0].tolist() == [0.0] * 32
+    assert int((module[1].weight == 0).sum()) == 32

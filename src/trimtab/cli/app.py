@@ -254,6 +254,7 @@ def apply(
     model: o.Model,
     data: o.Data = None,
     *,
+    train: o.Train = None,
     output: o.AppliedOutput = Path("applied"),
     option: o.TechniqueOption = None,
     items: o.DataOptions,
@@ -265,7 +266,7 @@ def apply(
     from trimtab.workbench.apply import apply as apply_one
     from trimtab.workbench.verbs import Requests, opened
 
-    requests = Requests(model=opening.request(), data=items.request())
+    requests = Requests(model=opening.request(), data=replace(items.request(), train=train))
     chosen = as_options(typed_options("techniques", technique, option or ()))
     with opened([model], data, requests) as (variants, task):
         made = apply_one(variants[0], technique, task, output, options=chosen, seed=items.seed)

@@ -90,7 +90,7 @@ Margin = Annotated[
 ]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Run on this runtime instead of the format's own.")]
 Output = Annotated[Path, typer.Option("--output", help="The folder for bundle, report and work files.")]
-Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, memory, macs or parameters.")]
+Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, compressed, memory, macs or parameters.")]
 Maximize = Annotated[
     str | None, _goal("--maximize", help="throughput; without --batch, at the batch that suits the model as given.")
 ]

@@ -23,6 +23,8 @@ _PROMISING = 1.15  # a default within this factor of the best is worth varying
 _NEARLY = 1.5  # a variant that lost less than that many times what is allowed may keep it with another option
 _WORTH = 0.9  # a variant this much faster than the best is worth repairing: layers in float cost time again
 _CHANGED = 0.05  # of the answers are others after training, typically: so much doubt the proof will have
+_LEARNING = 0.4  # the share of the time left that a technique may take which trains what it makes by itself
+_LESSONS = 2  # of the networks of which something fast loses too much
 _RESCUE = 0.6  # the share of the time left that repairing one variant may take
 
 
@@ -48,7 +50,7 @@ def toolbox(only: Sequence[str] = (), *, train: bool = False) -> Toolbox:
     def chosen(group: str, cost: str) -> tuple[Any, ...]:
         named = [name for name in known[group] if name in only]
         made = [plugins.make(group, name) for name in named or known[group]]
-        usual = (each for each in made if named or train or not (needs_training(each) or trains(each)))
+        usual = (each for each in made if named or train or not (needs_training(each) or trains(each) or learns(each)))
         return tuple(sorted(usual, key=lambda each: getattr(each, cost, 0.0)))
 
     return Toolbox(runtimes=chosen("runtimes", "startup_s"), techniques=chosen("techniques", "order"))
@@ -70,6 +72,14 @@ def needs_training(technique: Technique) -> bool:
 def trains(technique: Technique) -> bool:
     """Say whether a technique trains what others have changed."""
     return bool(getattr(technique, "trains", False))
+
+
+def learns(technique: Technique) -> bool:
+    """Say whether a technique trains what it makes by itself, such as quantization-aware training.
+
+    It is the last of a chain: what others have changed is trained before.
+    """
+    return bool(getattr(technique, "learns", False))
 
 
 def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -143,6 +153,36 @@ def _typical_loss(task: Task, max_drop: float) -> float:
     items = 0 if split is None else len(split)
     doubt = 1.645 * np.sqrt(_CHANGED / max(items, 1)) if task.kind in ("classification", "binary") else 0.0
     return float(max(max_drop - doubt, 0.2 * max_drop))
+
+
+def taught(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield what techniques make that train by themselves, such as quantization-aware training.
+
+    One that improves any goal starts from the networks, as given or trained, of which something fast loses too much;
+    one that `saves` a single reading from the model as given.
+    """
+    for technique in tools.techniques:
+        if not learns(technique) or not _useful(technique, race.goal):
+            continue
+        saving = getattr(technique, "saves", None) is not None
+        parents = [race.shop.original] if saving else list(dict.fromkeys(_lossy(race)))
+        for parent in parents[:_LESSONS]:
+            if technique.refuses(parent, race.shop.task) is None:
+                yield from _applied(race, tools, parent, Step(technique=technique.name), _LEARNING)
+
+
+def _lossy(race: Race) -> Iterator[Variant]:
+    """Yield the networks, as given or as they were last trained, of which something fast loses too much."""
+    for trial in _doubtful(race):
+        taught_by = [end for end, step in enumerate(trial.steps, 1) if _trained_by(step)]
+        steps = trial.steps[: max(taught_by, default=0)]
+        network = race.variants.get(steps) if steps else race.shop.original
+        if network is not None:
+            yield network
+
+
+def _trained_by(step: Step) -> bool:
+    return bool(getattr(plugins.plugin_class("techniques", step.technique), "trains", False))
 
 
 def nearly(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -229,7 +269,7 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
-    parts = (untouched, touched, tuned, trained, unfused, nearly, rescued, refined, varied, refined)
+    parts = (untouched, touched, tuned, trained, unfused, nearly, rescued, taught, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
@@ -301,7 +341,7 @@ def _trainer(race: Race, tools: Toolbox) -> Technique | None:
 
 def _quick(technique: Technique) -> bool:
     """Say whether a technique changes weights, by itself and at once."""
-    return not (lossless(technique) or trains(technique) or hasattr(technique, "rescue"))
+    return not (lossless(technique) or trains(technique) or learns(technique) or hasattr(technique, "rescue"))
 
 
 def _finished(race: Race, tools: Toolbox, learnt: Variant) -> Iterator[Variant]:

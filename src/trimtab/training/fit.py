@@ -32,6 +32,9 @@ from trimtab.training.teacher import Teacher
 Score = Callable[[Array], float]
 """Tells how good the outputs on the select split are; higher is better."""
 
+Hold = Callable[[float], bool]
+"""Changes the weights after every step, at that many epochs; says whether they are now as they shall be in the end."""
+
 _CHECKPOINT_S = 60.0
 _BRAKE, _BRAKES = 0.5, 3  # by how much, and how often, a diverging fit is slowed before it is given up
 
@@ -57,7 +60,8 @@ class Course:
 
     `folder` keeps the checkpoint, `start` names what the fit begins with (the digests of the model and its teachers),
     `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds. `begun` hears once of the
-    epochs that were there before, `heard` of every one that ends from then on.
+    epochs that were there before, `heard` of every one that ends from then on. `hold`
+    keeps the weights to a constraint; only epochs that end with it kept can be the best.
     """
 
     folder: Path
@@ -66,6 +70,7 @@ class Course:
     deadline: float = math.inf
     begun: Callable[[tuple[Epoch, ...]], None] = lambda history: None
     heard: Callable[[Epoch], None] = lambda epoch: None
+    hold: Hold = lambda epochs: True
 
 
 def fit(module: Any, signature: Signature, task: Task, recipe: Recipe, score: Score, course: Course) -> Fitted:
@@ -133,6 +138,7 @@ class _Fit:
         self._optimizer = Optimizer(network.trained, recipe)
         self._place = Position()
         self._best: dict[str, Any] = {}
+        self._held = False
 
     def begin(self) -> None:
         """Go on from the checkpoint, or begin with one: whatever happens, there is a state to go back to."""
@@ -141,6 +147,7 @@ class _Fit:
                 raise BadInput("the weights hold NaN or infinity before any training; give others with --weights")
             seeded(self._recipe.seed)
             self._save()
+        self._held = self._course.hold(self._place.epoch + self._place.batch / len(self._loader))
         self._course.begun(self._place.history)
 
     def over(self) -> bool:
@@ -198,6 +205,7 @@ class _Fit:
         done = place.epoch + (place.batch + 1) / len(self._loader)
         self._optimizer.step(share_of_rate(recipe, done) * place.brake)
         self._optimizer.clear()
+        self._held = self._course.hold(done)
         self._network.average()
         return total
 
@@ -248,7 +256,7 @@ class _Fit:
             read_s=place.read_s,
         )
         best = place.best
-        if best is None or score > place.history[best - 1].score:
+        if self._held and (best is None or score > place.history[best - 1].score):
             best, self._best = epoch.number, self._network.weights()
         self._place = replace(
             place,
