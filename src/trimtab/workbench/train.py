@@ -38,6 +38,7 @@ from trimtab.workbench.opening import ModelRequest, open_model
 from trimtab.workbench.task import given_task
 
 RUN = "run.json"
+UNTAUGHT = "a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features"
 _IMBALANCED = 10.0  # times as many items in one class as in another, from which it is said
 _FEW = 500
 _SERIES = {
@@ -156,7 +157,7 @@ def opened_teachers(asked: Training, folder: Path) -> list[Model]:
     What is said of how models are opened (such as whether code is trusted) is said of all, their weights apart.
     """
     if asked.teachers and not asked.recipe.taught:
-        raise BadInput("a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features")
+        raise BadInput(UNTAUGHT)
     if asked.recipe.taught and not asked.teachers:
         raise BadInput("distill and hints need a teacher: name one with --teacher")
     found = []
