@@ -141,6 +141,17 @@ def test_what_a_step_holds_is_told_and_nothing_is_trained(trimtab, words, tmp_pa
     assert found["command"].startswith("trimtab train ")
 
 
+def test_with_and_without_a_teacher_are_compared(trimtab, words, teacher, tmp_path):
+    more = ("--epochs", "1", "--seeds", "1", "--teacher", teacher)
+    done = trimtab(*words, *more, "--compare", "distill=0,0.8")
+    assert done.code == 0, done.err
+    kept = {name: (tmp_path / "out" / name / "work" / "teachers").exists() for name in ("0-0", "0.8-0")}
+    assert kept == {"0-0": False, "0.8-0": True}
+    refused = trimtab(*words[:-1], tmp_path / "other", *more, "--compare", "optimizer=sgd,adam")
+    assert refused.code == 2
+    assert "a teacher teaches nothing by itself" in refused.err
+
+
 BAD = [
     (["--teacher", "nets:large"], "a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features"),
     (["-o", "distill=0.5"], "distill and hints need a teacher: name one with --teacher"),

@@ -164,6 +164,20 @@ def test_a_student_learns_from_the_original(labelled: bool, given: Any, context:
     assert json.loads((learnt.model.path / "module.json").read_text())["edits"] == []
 
 
+def test_a_student_can_be_given_hints_and_the_original_gives_itself_none(
+    given: Any, context: Any, tmp_path: Path
+) -> None:
+    variant = given("middle")
+    data = {"inputs": IMAGES[:200], "labels": LABELS[:200], "split": np.repeat(["train", "test"], [100, 100])}
+    task = open_task(data, variant.model, tmp_path / "data")
+    made = Student(kind="resnet", depth=0.1).apply(variant, context(variant, task, "student"))
+    tune = FineTune(epochs=1, batch=32, hints="attention")
+    learnt = tune.apply(made, context(variant, task, "learnt"))
+    assert dict(learnt.steps[-1].options)["hints"] == "attention"
+    alone = tune.apply(variant, context(variant, task, "alone"))
+    assert (dict(alone.steps[-1].options)["hints"], dict(alone.steps[-1].options)["distill"]) == ("none", 0.0)
+
+
 def test_a_student_is_pruned_and_exported_like_any_other_network(given: Any, context: Any) -> None:
     pytest.importorskip("torch_pruning")
     pytest.importorskip("onnxscript")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUN = "run.json"
+UNTAUGHT = "a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features"
 _SERIES = {
     "train_loss": ("loss", "1"),
     "learning_rate": ("rate", "1"),
@@ -215,7 +216,7 @@ def opened_teachers(asked: Training, folder: Path) -> list[Model]:
     What is said of how models are opened (such as whether code is trusted) is said of all, their weights apart.
     """
     if asked.teachers and not asked.recipe.taught:
-        raise BadInput("a teacher teaches nothing by itself: add -o distill=0.5, or -o hints=features")
+        raise BadInput(UNTAUGHT)
     if asked.recipe.taught and not asked.teachers:
         raise BadInput("distill and hints need a teacher: name one with --teacher")
     found = []

@@ -16,7 +16,7 @@ from trimtab.training.arms import Recipes, side_by_side
 from trimtab.training.recipe import read_recipe
 from trimtab.workbench.opening import open_model
 from trimtab.workbench.task import given_task
-from trimtab.workbench.train import Heard, Training, train
+from trimtab.workbench.train import UNTAUGHT, Heard, Training, train
 
 COMPARED = "compared.json"
 
@@ -40,6 +40,8 @@ def compare_recipes(
     if seeds < 1:
         raise BadInput(f"--seeds {seeds} makes no sense; give at least 1, and 3 or more for intervals")
     recipes = {value: read_recipe([f"{name}={value}"], asked.recipe) for value in values}
+    if asked.teachers and not any(recipe.taught for recipe in recipes.values()):
+        raise BadInput(UNTAUGHT)
     work = asked.output / "work"
     with new_folder(asked.output, COMPARED), owned(asked.output):
         model = open_model(asked.model, work / "model", asked.model_request).model
@@ -50,7 +52,11 @@ def compare_recipes(
             for seed in range(recipe.seed, recipe.seed + seeds):
                 label = f"{name}={value}, seed {seed}"
                 one = replace(
-                    asked, data=task, output=asked.output / f"{value}-{seed}", recipe=replace(recipe, seed=seed)
+                    asked,
+                    data=task,
+                    output=asked.output / f"{value}-{seed}",
+                    recipe=replace(recipe, seed=seed),
+                    teachers=asked.teachers if recipe.taught else (),
                 )
                 runs.append(train(one, heard(label)) if heard else train(one))
             found[value] = tuple(runs)
