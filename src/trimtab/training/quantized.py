@@ -238,7 +238,7 @@ class QuantizedNetwork:
                 name = node.input[place] if place < len(node.input) else ""
                 if name in makers and name not in self._weights and name not in self._biases:
                     self._take(makers[name], node)
-                elif name in self._held and self._is_learnt(node, self._held[name]):
+                elif name in self._held and name not in self._plain and self._is_learnt(node, self._held[name]):
                     self._plain[name] = self._parameter(self._held[name])
         taken = {*self._weights, *self._biases}
         for name, maker in makers.items():
