@@ -32,8 +32,9 @@ class QuantizationAwareTraining:
 
     What is quantized, and the ranges at the start, are those of `static-int8` with this `calibration`. `ranges` are
     learned along with the weights (LSQ) or observed, as a moving average. Batch normalization is folded into the
-    convolutions first; products of attention stay in float, as do layers named in `keep` (separated by |). The other
-    options are those of `trimtab train`. In distillation the original float model teaches, alone where labels lack.
+    convolutions first; products of attention stay in float, as do layers named in `keep` (separated by |). Pruned
+    weights stay zero. The other options are those of `trimtab train`. In distillation the original float model teaches,
+    alone where labels lack.
     """
 
     epochs: Annotated[int, Choices(3, 10)] = 3
@@ -83,7 +84,7 @@ class QuantizationAwareTraining:
         check_runs(calibrated, exported, context.task)
         recipe, narrow = self._recipe(context), reduces(self.reduce_range)
         start = content_digest(variant.model.digest, self.ranges, self.calibration, self.keep, narrow)
-        fitted = learning.learn(network.module, exported.model.signature, recipe, context, start)
+        fitted = learning.learn(network.module, exported.model.signature, recipe, context, start, network.hold)
         model = calibrated.save(network.trained(), context.folder)
         done = replace(self, epochs=len(fitted.history), distill=recipe.distill, reduce_range=narrow)
         step = Step(technique=self.name, options=options_of(done), seed=context.seed)
