@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 from sklearn.datasets import load_digits
 
 from trimtab.core.errors import BadInput, NothingToGain, Refused
@@ -17,10 +18,12 @@ from trimtab.core.protocols import Context
 from trimtab.core.values import Task, Variant
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.task import open_task
+from trimtab.formats.onnx import OnnxFormat
 from trimtab.formats.torch_tracing import load_live
 from trimtab.meters.size import compressed, size
 from trimtab.techniques.export_onnx import ExportOnnx
 from trimtab.techniques.fine_tune import FineTune
+from trimtab.techniques.qat import QuantizationAwareTraining
 from trimtab.techniques.sparsify import Masks, Sparsify, fisher, in_groups, largest, prunable, share_at
 from trimtab.techniques.static_int8 import StaticInt8
 from trimtab.training.network import answers_of
@@ -112,6 +115,16 @@ def test_zeros_make_what_is_compressed_smaller_and_nothing_else_also_in_int8(cas
         assert size(before.model)[1].value == pytest.approx(size(after.model)[1].value, abs=8)
         small, large = compressed(after.model).value, compressed(before.model).value
         assert small is not None and large is not None and small < large - 700
+
+
+def test_zeros_stay_zeros_in_training_for_eight_bits(case: Any, at: Any) -> None:
+    variant, task = case()
+    sparse = Sparsify(pattern="1:4", epochs=2).apply(variant, at(variant, task))
+    made = QuantizationAwareTraining(epochs=1).apply(sparse, at(variant, task, "int8"))
+    held = {t.name: numpy_helper.to_array(t) for t in OnnxFormat().load(made.model).graph.initializer}
+    assert (held["2.weight_quantized"] == 0).mean() >= 0.75
+    assert (held["5.weight_quantized"] == 0).mean() >= 0.75
+    assert (held["0.weight_quantized"] == 0).mean() < 0.1
 
 
 @pytest.mark.parametrize(("pattern", "left"), [("2:4", 2), ("1:4", 1)])

@@ -173,6 +173,20 @@ def test_a_range_that_has_taken_the_place_of_a_cut_still_cuts(kind: str | None, 
     assert float((activation.most - activation.zero()) * activation.scale()) == pytest.approx(high, abs=0.05)
 
 
+def test_a_vector_that_two_layers_share_is_one_parameter() -> None:
+    quantized, original = pair()
+    shared = numpy_helper.from_array(np.array([1.0, 2.0, 3.0], np.float32), "shared")
+    for proto in (quantized, original):
+        proto.graph.initializer.append(shared)
+        proto.graph.node[-1].output[0] = "inner"
+        proto.graph.node.append(helper.make_node("Add", ["inner", "shared"], ["once"]))
+        proto.graph.node.append(helper.make_node("Add", ["once", "shared"], ["y"]))
+    network = QuantizedNetwork(quantized, original, learned=True, most=127)
+    network.module(x=torch.tensor(X))["y"].sum().backward()
+    found = [each for each in network.module.parameters() if each.numel() == 3 and each.tolist() == [1.0, 2.0, 3.0]]
+    assert [each.grad.tolist() for each in found] == [[128.0, 128.0, 128.0]]
+
+
 def test_an_operator_that_can_not_be_trained_is_named() -> None:
     quantized, original = pair()
     quantized.graph.node[4].op_type = "Mystery"

@@ -215,6 +215,20 @@ def _gather(torch: Any, told: Attributes, x: Any, places: Any) -> Any:
     return found.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
 
 
+def _gather_elements(torch: Any, told: Attributes, x: Any, places: Any) -> Any:
+    axis = told.get("axis", 0)
+    return torch.gather(x, axis, (places % x.shape[axis]).long())
+
+
+def _gather_nd(torch: Any, told: Attributes, x: Any, places: Any) -> Any:
+    shared = told.get("batch_dims", 0)
+    if shared:
+        pairs = zip(x.flatten(0, shared - 1), places.flatten(0, shared - 1), strict=True)
+        found = torch.stack([_gather_nd(torch, {}, one, where) for one, where in pairs])
+        return found.reshape(*x.shape[:shared], *found.shape[1:])
+    return x[tuple(places.long().unbind(-1))]
+
+
 def _pad(torch: Any, told: Attributes, x: Any, pads: Any, value: Any = None, axes: Any = None) -> Any:
     sizes, where = pads.tolist(), range(x.ndim) if axes is None else [axis % x.ndim for axis in axes.tolist()]
     of = {axis: (sizes[place], sizes[place + len(where)]) for place, axis in enumerate(where)}
@@ -309,6 +323,8 @@ OPERATORS: dict[str, Operator] = {
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
     "Gelu": lambda torch, told, x: torch.nn.functional.gelu(x, approximate=told.get("approximate", "none")),
     "Gemm": _gemm,
     "GlobalAveragePool": lambda torch, told, x: x.mean(tuple(range(2, x.ndim)), keepdim=True),

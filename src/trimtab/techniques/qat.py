@@ -11,7 +11,7 @@ from trimtab.core.errors import BadInput, Refused
 from trimtab.core.protocols import Choices, Context
 from trimtab.core.values import Settings, Step, Task, Variant, content_digest
 from trimtab.formats.onnx_torch import Graph, tensor_of
-from trimtab.formats.torch_tracing import import_torch
+from trimtab.formats.torch_tracing import FOREIGN_ERRORS, first_line, import_torch
 from trimtab.techniques import learning
 from trimtab.techniques.export_onnx import ExportOnnx
 from trimtab.techniques.int8 import Calibrated, feeds, is_quantized, kept, options_of, reduces
@@ -32,8 +32,9 @@ class QuantizationAwareTraining:
 
     What is quantized, and the ranges at the start, are those of `static-int8` with this `calibration`. `ranges` are
     learned along with the weights (LSQ) or observed, as a moving average. Batch normalization is folded into the
-    convolutions first; products of attention stay in float, as do layers named in `keep` (separated by |). The other
-    options are those of `trimtab train`. In distillation the original float model teaches, alone where labels lack.
+    convolutions first; products of attention stay in float, as do layers named in `keep` (separated by |). Pruned
+    weights stay zero. The other options are those of `trimtab train`. In distillation the original float model teaches,
+    alone where labels lack.
     """
 
     epochs: Annotated[int, Choices(3, 10)] = 3
@@ -83,7 +84,7 @@ class QuantizationAwareTraining:
         check_runs(calibrated, exported, context.task)
         recipe, narrow = self._recipe(context), reduces(self.reduce_range)
         start = content_digest(variant.model.digest, self.ranges, self.calibration, self.keep, narrow)
-        fitted = learning.learn(network.module, exported.model.signature, recipe, context, start)
+        fitted = learning.learn(network.module, exported.model.signature, recipe, context, start, network.hold)
         model = calibrated.save(network.trained(), context.folder)
         done = replace(self, epochs=len(fitted.history), distill=recipe.distill, reduce_range=narrow)
         step = Step(technique=self.name, options=options_of(done), seed=context.seed)
@@ -139,9 +140,15 @@ def check_runs(calibrated: Calibrated, exported: Variant, task: Task) -> None:
     proto, feed = calibrated.original, next(feeds(exported, task, 1))
     names = [each.name for each in proto.graph.output]
     weights: dict[str, Any] = {tensor.name: tensor_of(tensor) for tensor in proto.graph.initializer}
-    graph = Graph(proto.graph.node, names)
-    with torch.no_grad():
-        found = graph({**weights, **{name: torch.tensor(array) for name, array in feed.items()}})
+    try:
+        with torch.no_grad():
+            found = Graph(proto.graph.node, names)(
+                {**weights, **{name: torch.tensor(array) for name, array in feed.items()}}
+            )
+    except FOREIGN_ERRORS as error:
+        raise Refused(f"PyTorch can't run the exported graph ({first_line(error)})") from error
+    except BadInput as error:
+        raise Refused(str(error)) from error
     for name, right in zip(names, calibrated.run(proto, [feed])[0], strict=True):
         got, most = found[name].numpy(), _CLOSE * max(1.0, float(np.abs(right).max()))
         if got.shape != right.shape or not np.allclose(got, right, rtol=0.0, atol=most):

@@ -188,6 +188,8 @@ class QuantizedNetwork:
         self._plain: dict[str, Any] = {}
         nodes = [node for node in quantized.graph.node if not self._is_weight(node)]
         self._read(nodes)
+        masks = ((weight.tensor, weight.tensor.detach() != 0) for weight in self._weights.values())
+        self._masks = [(weight, mask) for weight, mask in masks if mask.any() and not mask.all()]
         others = {"QuantizeLinear": _quantize, "DequantizeLinear": _dequantize}
         self._graph = Graph(nodes, [each.name for each in quantized.graph.output], others)
         self.module.forward = self._forward
@@ -195,6 +197,13 @@ class QuantizedNetwork:
     def layers(self) -> int:
         """Return how many weights are quantized."""
         return len(self._weights)
+
+    def hold(self, epochs: float) -> bool:
+        """Keep at zero the weights that were pruned, those that were zero in layers which are not zero as a whole."""
+        with self._torch.no_grad():
+            for weight, mask in self._masks:
+                weight.mul_(mask)
+        return True
 
     def trained(self) -> onnx.ModelProto:
         """Return the quantized ONNX model with weights, biases, scales and zero points as they have been trained."""
@@ -238,7 +247,7 @@ class QuantizedNetwork:
                 name = node.input[place] if place < len(node.input) else ""
                 if name in makers and name not in self._weights and name not in self._biases:
                     self._take(makers[name], node)
-                elif name in self._held and self._is_learnt(node, self._held[name]):
+                elif name in self._held and name not in self._plain and self._is_learnt(node, self._held[name]):
                     self._plain[name] = self._parameter(self._held[name])
         taken = {*self._weights, *self._biases}
         for name, maker in makers.items():
