@@ -84,7 +84,7 @@ class QuantizationAwareTraining:
         check_runs(calibrated, exported, context.task)
         recipe, narrow = self._recipe(context), reduces(self.reduce_range)
         start = content_digest(variant.model.digest, self.ranges, self.calibration, self.keep, narrow)
-        fitted = learning.learn(network.module, exported.model.signature, recipe, context, start, network.hold)
+        fitted = learning.learn(network.module, exported.model.signature, recipe, context, start, hold=network.hold)
         model = calibrated.save(network.trained(), context.folder)
         done = replace(self, epochs=len(fitted.history), distill=recipe.distill, reduce_range=narrow)
         step = Step(technique=self.name, options=options_of(done), seed=context.seed)
