@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from trimtab.core.errors import BadInput, NothingToGain, Refused
 from trimtab.core.protocols import Choices, Context, Range
-from trimtab.core.values import Signature, Step, Task, Variant, Workload, options
+from trimtab.core.values import Signature, Step, Task, Variant, Workload
 from trimtab.formats.torch import TorchFormat, save_built
 from trimtab.formats.torch_structure import Arguments
 from trimtab.formats.torch_tracing import import_torch, load_live
 from trimtab.students.inherit import inherit
 from trimtab.students.networks import FACTORY, KINDS, build
+from trimtab.techniques.int8 import options_of
 from trimtab.techniques.structure import answers
 
-_LEAST_SIDE = 4
+_LEAST_SIDE, _SMALL = 4, 64  # pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
     """A light classifier of images instead of the given one, fitted to its images and classes; nothing is trained yet.
 
-    `kind` is resnet (of few channels, for small images), mobilenetv2, mobilenetv3-small, shufflenetv2 or
-    efficientnet-lite0. `width` multiplies the channels, `depth` the blocks of each stage. Layers of the same kind and
-    kernel as the original's start with its weights where they are no larger, the others are drawn.
+    `kind` is resnet (of few channels, for small images), mobilenetv2, mobilenetv3-small, shufflenetv2,
+    efficientnet-lite0, or auto: resnet up to 64 pixels a side, else mobilenetv2. `width` multiplies the channels,
+    `depth` the blocks of each stage. Layers of the same kind and kernel as the original's start with its weights where
+    they are no larger, the others are drawn.
     """
 
     width: Annotated[float, Range(0.1, 1.0, 0.01)] = 0.5
-    kind: Annotated[str, Choices(*KINDS)] = "mobilenetv2"
+    kind: Annotated[str, Choices(*KINDS)] = "auto"
     depth: Annotated[float, Range(0.25, 1.0, 0.25)] = 1.0
 
     name = "student"
@@ -43,8 +45,8 @@ class Student:
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse unknown kinds, models of other formats, and what does not map one image to one number per class."""
         model = variant.model
-        if self.kind not in KINDS:
-            return f"there is no student {self.kind!r}: choose one of {', '.join(KINDS)}"
+        if self.kind not in ("auto", *KINDS):
+            return f"there is no student {self.kind!r}: choose auto, {', '.join(KINDS)}"
         if model.format not in ("torch", "huggingface"):
             return f"a student replaces PyTorch modules, this one is {model.format}"
         if task.splits and task.kind not in ("classification", "binary"):
@@ -74,7 +76,8 @@ class Student:
                 f"this student takes {after / 1e6:.1f} million multiply-accumulates and the model {before / 1e6:.1f}: "
                 "give a smaller width or depth"
             )
-        return variant.after(model, Step(technique=self.name, options=options(asdict(self)), seed=context.seed))
+        chosen = options_of(self, kind=dict(arguments)["kind"])
+        return variant.after(model, Step(technique=self.name, options=chosen, seed=context.seed))
 
     def changes(self, before: Variant, after: Variant) -> tuple[str, ...]:
         """Return what the student is, what it costs, and which of its layers start with weights of the original."""
@@ -91,8 +94,11 @@ class Student:
 
     def _arguments(self, signature: Signature) -> Arguments:
         image, classes = _shapes(signature) or ((0, 0, 0), 0)
+        usual = "resnet" if min(image[1:]) <= _SMALL else "mobilenetv2"
         return (
-            *sorted(asdict(self).items()),
+            ("kind", usual if self.kind == "auto" else self.kind),
+            ("width", self.width),
+            ("depth", self.depth),
             ("image", image),
             ("classes", classes),
             ("called", signature.inputs[0].name),
