@@ -176,6 +176,7 @@ def _option(parameter: inspect.Parameter, kind: type) -> tuple[str, str, str, st
     hint = typing.get_type_hints(kind.__init__, include_extras=True).get(parameter.name, Any)
     marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
     tried = [f"`{value}`" for mark in marks if isinstance(mark, Choices) for value in mark.values]
+    tried += [f"{mark.low:g} to {mark.high:g}" for mark in marks if isinstance(mark, Range)]
     default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
     return f"`{parameter.name}`", f"`{_typed(hint)}`", default, ", ".join(tried)
 

@@ -327,6 +327,15 @@ def _previewed(technique: Technique, known: Sequence[Variant], task: Task, goal:
         )
     if reason and not exports:
         return f"not tried: {name}: {reason}"
+    if trains(technique):
+        return f"training: {name}, of what other techniques have changed"
+    if learns(technique):
+        return f"training by itself: {name}, of what is fast and loses too much, or to save what the goal names"
+    spans = "; ".join(
+        f"{each}: {span.low:g} to {span.high:g}" for each, span in plugins.ranges("techniques", name).items()
+    )
+    if needs_training(technique) and spans:
+        return f"change, to be trained: {name} ({spans})"
     varies = plugins.choices("techniques", name)
     words = "; ".join(f"{option}: {', '.join(map(str, values))}" for option, values in varies.items())
     made = f", on what {' or '.join(exports)} makes, if it takes that" if reason else ""

@@ -122,19 +122,11 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
         fitted = fit(module, model.signature, task, asked.recipe, judge, course)
         made = save_trained(model, module, asked.output) if fitted.finished else None
         after = answers_of(module, model.signature, task, select)
-        read = _readings(fitted, task, select, after, wanted)
         run = Run(
             configuration=asked.recipe.options(),
             traces=traces(fitted.history, task.metric),
-            readings=read,
-            notes=(
-                *task.notes,
-                *careful,
-                *kept(fitted.keeping),
-                *fitted.notes,
-                *rarest(task, read),
-                *probabilities(task, after),
-            ),
+            readings=_readings(fitted, task, select, after, wanted),
+            notes=(*task.notes, *careful, *kept(fitted.keeping), *fitted.notes, *probabilities(task, after)),
             model=made,
             finished=fitted.finished,
             checkpoint=course.folder,
@@ -142,6 +134,7 @@ def train(asked: Training, heard: Heard = lambda epoch, metric: None) -> Run:
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             command=asked.command,
         )
+        run = replace(run, notes=(*run.notes, *rarest(task, run.readings)))
         return _left(asked.output, run, drawn(run, task, select, before), log)
 
 
