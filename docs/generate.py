@@ -26,7 +26,7 @@ import trimtab
 from trimtab.assets import digits
 from trimtab.cli.app import app
 from trimtab.core import errors, plugins, values, words
-from trimtab.core.protocols import Arrays, Choices, Opening
+from trimtab.core.protocols import Arrays, Choices, Opening, Range
 from trimtab.core.values import Reading, Settings, Task, Variant, Workload
 from trimtab.data import steps
 from trimtab.data.task import open_task
