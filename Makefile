@@ -9,9 +9,12 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint c
 
 PEERS   := bench-digits bench-mnist bench-minilm bench-mobilenet
 SPEED   := bench-speed-minilm bench-speed-resnet50
+TRAINED := bench-trained-mnist bench-trained-bbc bench-trained-fashion
 OTHERS  := bench-startup bench-spam bench-searches bench-kill_and_resume bench-under_load bench-certificate \
-           bench-idle_threads bench-load_overhead bench-distributed
-BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(filter-out bench-startup bench-spam,$(OTHERS))
+           bench-idle_threads bench-load_overhead bench-distributed bench-memory bench-time_to_accuracy \
+           bench-search_quality
+BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(TRAINED) bench-kill_study \
+           $(filter-out bench-startup bench-spam,$(OTHERS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench docs format clean $(BENCHES)
@@ -42,6 +45,12 @@ $(PEERS): bench-%: $(VENV)/.installed
 
 $(SPEED): bench-speed-%: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed_only.py $*
+
+$(TRAINED): bench-trained-%: $(VENV)/.installed
+	$(BIN)/python benchmarks/trained.py $*
+
+bench-kill_study: $(VENV)/.installed
+	$(BIN)/python benchmarks/kill_and_resume.py --study
 
 $(OTHERS): bench-%: $(VENV)/.installed
 	$(BIN)/python benchmarks/$*.py

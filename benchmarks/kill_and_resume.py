@@ -1,10 +1,11 @@
-"""Is anything lost or done twice when a run is killed? python benchmarks/kill_and_resume.py [--kills 20]
+"""Is anything lost or done twice when a run is killed? python benchmarks/kill_and_resume.py [--kills 20] [--study]
 
 A small `trimtab optimize` on the digits is run once undisturbed; then, for every kill, a fresh one is ended by SIGKILL
 at a random moment and the same command is run again. What was finished at the kill (lines of the journal, variants,
 answers, play-off, proofs, timings, measurements) must be there afterwards untouched, so at most what was under way is
 repeated.
-Finished kills are kept in benchmarks/work/kills/journal.jsonl; a run that was killed itself goes on where it was.
+With --study the run changes and trains networks. Finished kills are kept in benchmarks/work/kills/journal.jsonl; a run
+that was killed itself goes on where it was.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,27 +40,41 @@ FINISHED = (
 Marks = dict[str, tuple[int, int]]
 
 
-def command(output: Path, budget: str) -> list[str]:
-    """Return the run that is killed: one engine, one technique, so that it is over soon."""
+Run = Callable[[Path], list[str]]
+"""The command of the run that is killed, by its output folder."""
+
+
+def search(output: Path, budget: str) -> list[str]:
+    """Return a run with one engine and one technique, so that it is over soon."""
     asset = assets.prepare("digits")
-    only = ["--only", "onnxruntime", "--only", "static-int8"]
-    trimtab = str(Path(sys.executable).with_name("trimtab"))
-    given = ["optimize", str(asset.model), "--data", str(asset.data), "--budget", budget, "--trials", "8", *only]
-    return [trimtab, *given, "--output", str(output)]
+    given = ["optimize", str(asset.model), "--data", str(asset.data), "--budget", budget, "--trials", "8"]
+    return _command(given, ("onnxruntime", "static-int8"), output)
 
 
-def complete(output: Path, budget: str, log: Path) -> tuple[float, int]:
+def study(output: Path, budget: str) -> list[str]:
+    """Return a run that prunes and trains: a few candidates, each on several rungs."""
+    asset = assets.prepare("digits")
+    given = ["optimize", str(asset.factory), "--data", str(asset.data), "--train", str(asset.data), "--budget", budget]
+    return _command(given, ("onnxruntime", "export-onnx", "prune", "fine-tune"), output)
+
+
+def _command(given: list[str], tools: Sequence[str], output: Path) -> list[str]:
+    only = [word for name in tools for word in ("--only", name)]
+    return [str(Path(sys.executable).with_name("trimtab")), *given, *only, "--output", str(output)]
+
+
+def complete(command: Run, output: Path, log: Path) -> tuple[float, int]:
     """Run until the end and return the seconds it took and the exit code."""
     start = time.monotonic()
     with log.open("a") as file:
-        done = subprocess.run(command(output, budget), stdout=file, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(command(output), stdout=file, stderr=subprocess.STDOUT, check=False)
     return time.monotonic() - start, done.returncode
 
 
-def killed(output: Path, budget: str, log: Path, after_s: float) -> bool:
+def killed(command: Run, output: Path, log: Path, after_s: float) -> bool:
     """Run, and kill it with SIGKILL after some seconds; return whether it was still running then."""
     with log.open("a") as file:
-        run = subprocess.Popen(command(output, budget), stdout=file, stderr=subprocess.STDOUT)
+        run = subprocess.Popen(command(output), stdout=file, stderr=subprocess.STDOUT)
         try:
             run.wait(after_s)
             return False
@@ -99,17 +116,17 @@ def stage(lines: list[str], marks: Marks) -> str:
     return after or (f"searching, {len(lines)} trials done" if lines else "opening")
 
 
-def kill_once(number: int, length_s: float, budget: str, folder: Path) -> Row:
+def kill_once(number: int, length_s: float, command: Run, folder: Path) -> Row:
     """Kill one fresh run at a random moment, run it again, and return what became of it."""
     output, log = folder / str(number), folder / f"{number}.log"
     shutil.rmtree(output, ignore_errors=True)
     after = float(np.random.default_rng([7, number]).uniform(0.02, 0.98)) * length_s
-    while not killed(output, budget, log, after):
+    while not killed(command, output, log, after):
         shutil.rmtree(output)
         after *= 0.7  # this run was quicker than the one that was not disturbed
     work = output / "work"
     lines, marks = journal_lines(work), finished(work)
-    seconds, code = complete(output, budget, log)
+    seconds, code = complete(command, output, log)
     whole = code == 0 and all((output / name).is_file() for name in ("result.json", "manifest.json", "report.html"))
     again = repeated(lines, marks, work)
     shutil.rmtree(output)
@@ -119,11 +136,11 @@ def kill_once(number: int, length_s: float, budget: str, folder: Path) -> Row:
     }  # fmt: skip
 
 
-def undisturbed(budget: str, folder: Path) -> Row:
+def undisturbed(command: Run, folder: Path) -> Row:
     """Return how long the run takes when nobody kills it."""
     output, log = folder / "undisturbed", make_folder(folder) / "undisturbed.log"
     shutil.rmtree(output, ignore_errors=True)
-    seconds, code = complete(output, budget, log)
+    seconds, code = complete(command, output, log)
     if code:
         raise SystemExit(f"the undisturbed run failed with exit code {code}, see {log}")
     return {"seconds": seconds, "trials": len(journal_lines(output / "work"))}
@@ -144,35 +161,38 @@ def body(rows: list[Row], whole: Row, shown: str) -> list[str]:
         *pages.table(columns, cells, right=(0, 2, 4)), "",
         pages.kept(complete_runs == len(rows), f"{complete_runs} of {len(rows)} re-runs complete"),
         pages.kept(clean == len(rows), f"{clean} of {len(rows)} repeat nothing but what was under way"), "",
-        "```sh", "python benchmarks/kill_and_resume.py", shown, "```",
+        "```sh", shown, "```",
     ]  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--budget", default="30s", help="of the run that is killed")
+    parser.add_argument("--study", action="store_true", help="kill a run that changes and trains networks")
+    parser.add_argument("--budget", help="of the run that is killed; 30s, or 2m with --study")
     parser.add_argument("--folder", type=Path, default=WORK / "kills")
     parser.add_argument("--results", type=Path, default=pages.RESULTS)
     given = parser.parse_args()
     pages.own_home()
-    folder = make_folder(given.folder.absolute())
+    folder, make = make_folder(given.folder.absolute()), study if given.study else search
+    budget = given.budget or ("2m" if given.study else "30s")
+    name = "kill-and-resume-study" if given.study else "kill-and-resume"
+    command = partial(make, budget=budget)
     journal = Journal(folder / "journal.jsonl")
-    made_by = f"{given.budget} {pages.stamp(Path(__file__))}"
-    whole = journal.once(f"undisturbed {made_by}", lambda: undisturbed(given.budget, folder))
+    made_by = f"{budget} {'study ' * given.study}{pages.stamp(Path(__file__))}"
+    whole = journal.once(f"undisturbed {made_by}", lambda: undisturbed(command, folder))
     rows = []
     for number in range(given.kills):
         row = journal.once(
-            f"{number} {made_by}",
-            lambda number=number: kill_once(number, whole["seconds"], given.budget, folder),
+            f"{number} {made_by}", lambda number=number: kill_once(number, whole["seconds"], command, folder)
         )
         rows.append(row)
         print(
             f"killed after {row['after_s']:.1f} s ({row['stage']}): repeated {row['repeated'] or 'nothing'}", flush=True
         )
-    shown = shlex.join(["trimtab", *command(folder / "N", given.budget)[1:]])
+    shown = shlex.join(["trimtab", *command(folder / "N")[1:]])
     data = {"undisturbed": whole, "kills": rows, "command": shown}
-    pages.publish("kill-and-resume", "Killed and run again", body(rows, whole, shown), data, given.results)
+    pages.publish(name, "Killed and run again", body(rows, whole, shown), data, given.results)
 
 
 if __name__ == "__main__":

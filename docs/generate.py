@@ -26,7 +26,7 @@ import trimtab
 from trimtab.assets import digits
 from trimtab.cli.app import app
 from trimtab.core import errors, plugins, values, words
-from trimtab.core.protocols import Arrays, Choices, Opening
+from trimtab.core.protocols import Arrays, Choices, Opening, Range
 from trimtab.core.values import Reading, Settings, Task, Variant, Workload
 from trimtab.data import steps
 from trimtab.data.task import open_task
@@ -72,6 +72,7 @@ MEANING = {
     "arithmetic": "bits of the numbers that the engine computes in, where it tells; the place is their type",
     "parameters": "elements of all weights, however they are stored",
     "bytes": "all files that the model needs",
+    "bytes_compressed": "the same files compressed as in a zip archive (deflate, level 6)",
     "compression_parameters": "parameters of the original over those of the variant",
     "compression_bytes": "bytes of the original over those of the variant",
     "macs": "multiply-accumulates of one call; one MAC is two FLOPs",
@@ -175,6 +176,7 @@ def _option(parameter: inspect.Parameter, kind: type) -> tuple[str, str, str, st
     hint = typing.get_type_hints(kind.__init__, include_extras=True).get(parameter.name, Any)
     marks = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
     tried = [f"`{value}`" for mark in marks if isinstance(mark, Choices) for value in mark.values]
+    tried += [f"{mark.low:g} to {mark.high:g}" for mark in marks if isinstance(mark, Range)]
     default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
     return f"`{parameter.name}`", f"`{_typed(hint)}`", default, ", ".join(tried)
 

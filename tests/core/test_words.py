@@ -151,5 +151,5 @@ def test_points_percent_and_bare_numbers_are_one_drop(points):
 
 @pytest.mark.parametrize("word", words.SHORT_NAMES)
 def test_a_short_name_in_a_limit_means_the_reading_that_it_stands_for(word):
-    unit = "MB" if words.reading_name(word) in ("bytes", "peak_memory") else "ms"
+    unit = "MB" if words.reading_name(word) in ("bytes", "bytes_compressed", "peak_memory") else "ms"
     assert words.limit(f"{word} <= 5{unit}") == words.limit(f"{words.reading_name(word)} <= 5{unit}")

@@ -93,14 +93,13 @@ def test_every_command_has_its_section_with_all_options(generate):
 def test_every_plugin_has_its_section(generate):
     page = generate.plugin_pages()
     assert all(f"\n### {name}\n" in page for group in plugins.GROUPS for name in plugins.names(group))
-    assert "| `share` |" not in page
     assert "| `calibration` | `str` | `'minmax'` | `minmax`, `entropy`, `percentile` |" in page
 
 
 def test_every_option_of_training_has_its_row_with_its_meaning(generate):
     page = generate.training()
     assert all(f"\n| `{field.name}` | " in page for field in dataclasses.fields(Recipe))
-    assert "| `epochs` | passes over the train split. | `int` | `10` |" in page
+    assert "| `epochs` | passes over the train split, or over a share of it. | `int` | `10` |" in page
     assert "| `adam` | `0.001` |" in page
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def test_a_format_that_does_not_tell_has_bytes_but_no_parameters(tmp_path, monke
     found = read(Model(format="fake", path=tmp_path / "m", digest="0", signature=Signature(inputs=(), outputs=())))
     assert found["bytes"].value == 8
     assert (found["parameters"].value, found["parameters"].provenance) == (None, "unavailable")
+
+
+def test_compressed_bytes_are_those_of_a_zip_archive(model, tmp_path):
+    found = read(model)["bytes_compressed"]
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in ("m.onnx", "m.onnx.data"):
+            archive.write(model.path.with_name(name), name)
+        packed = sum(entry.compress_size for entry in archive.infolist())
+    assert found.value == pytest.approx(packed, abs=2 * 8)  # a zip archive has no header and no checksum of zlib's
+    assert found.value < read(model)["bytes"].value / 10
+    assert (found.unit, found.direction) == ("B", "lower")
 
 
 def readings(parameters: float | None, size: float | None) -> list[Reading]:

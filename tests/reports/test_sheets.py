@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from trimtab.core.values import Ability, Contents, Hardware, Inspection, Reading, Run, Signature, TensorSpec
-from trimtab.reports.sheets import epoch_line, hardware_table, inspection_table, run_table
+from trimtab.reports.sheets import epoch_line, hardware_table, inspection_table, memory_table, run_table
 from trimtab.training.checkpoint import Epoch
+from trimtab.training.memory import Memory, Phase, StepMemory
 
 
 def printed(renderable, width=80):
@@ -146,3 +147,19 @@ def test_a_training_is_told_with_what_it_reached_and_took_and_what_happened(resu
     assert "Notes 1 the loss was nan" in text
     assert "cat" not in text
     assert ("the time was up: run the same command again to go on" in text) is not finished
+
+
+def test_a_step_tells_its_phases_and_what_every_measure_saves(result):
+    phase = Phase(name="forward", parameters=1000, gradients=0, optimizer=2000, activations=7000)
+    steps = (
+        StepMemory(name="as asked", phases=(phase,), peak=12_000, resident=50_000),
+        StepMemory(name="bf16 autocast", phases=(replace(phase, activations=3500),), peak=8000, resident=60_000),
+        StepMemory(name="activation checkpointing", reason="the module has no blocks"),
+    )
+    found = Memory(items=64, steps=steps, machine=result.machine, time="2026-11-22")
+    text = printed(memory_table(found), 120)
+    assert "One step on 64 items, tensors counted" in text
+    assert "forward 1.00 kB 0 B 2.00 kB 7.00 kB 10.0 kB" in text
+    assert "as asked 7.00 kB 12.0 kB 50.0 kB" in text
+    assert "bf16 autocast 3.50 kB 8.00 kB 4.00 kB 60.0 kB −10.0 kB" in text
+    assert "activation checkpointing can't be: the module has no blocks" in text

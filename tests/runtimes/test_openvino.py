@@ -13,7 +13,7 @@ from trimtab.core.errors import BadInput, MissingExtra
 from trimtab.core.hints import STATIC_ENGINES
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Opening
-from trimtab.core.values import Settings, Variant, Workload
+from trimtab.core.values import Settings, Step, Variant, Workload
 from trimtab.formats.onnx import OnnxFormat
 from trimtab.runtimes.openvino import OpenVinoRuntime, _cause
 from trimtab.testing.networks import PERCEPTRON
@@ -75,6 +75,20 @@ def test_offers_fp32_first_and_the_small_types_only_where_the_processor_computes
     many = OpenVinoRuntime().settings(replace(here, cores=4, flags=()), Workload())
     assert [settings.threads for settings in many] == [None, None, 1]
     assert {settings.streams for settings in many} == {None}, "calls are timed one after the other"
+
+
+def test_packed_weights_are_offered_with_amx_and_run_what_sparsify_has_made(perceptron):
+    here = replace(machine(), cores=1)
+    plain = OpenVinoRuntime().settings(replace(here, flags=()), Workload())
+    (packed,) = set(OpenVinoRuntime().settings(replace(here, flags=("amx_int8",)), Workload())) - set(plain)
+    assert packed.label() == "openvino, fp32, sparse_weights=0.5"
+    dense = perceptron(packed)
+    sparse = replace(dense, steps=(Step(technique="sparsify"),))
+    assert "sparsify" in str(OpenVinoRuntime().refuses(dense))
+    assert OpenVinoRuntime().refuses(sparse) is None
+    x = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+    expected = OpenVinoRuntime().load(dense.on(PLAIN))({"x": x})["scores"]
+    np.testing.assert_allclose(OpenVinoRuntime().load(sparse)({"x": x})["scores"], expected, rtol=1e-4, atol=1e-5)
 
 
 STATIC = replace(PLAIN, static_shapes=True)

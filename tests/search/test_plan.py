@@ -423,25 +423,11 @@ def test_the_preview_of_a_model_that_must_be_exported_names_what_the_export_open
     assert any(line.startswith("not tried: export-openvino: ") for line in lines)
 
 
-SHRINK = """
-from typing import Annotated
-from trimtab.core.protocols import Choices
-from trimtab.core.values import Step, options
-class Plugin:
-    name = "shrink"
-    needs_training = True
-    def __init__(self, amount: Annotated[float, Choices(0.25, 0.5, 0.75)] = 0.5):
-        self.amount = amount
-    def refuses(self, variant, task):
-        return None
-    def apply(self, variant, context):
-        return variant.after(variant.model, Step(technique=self.name, options=options(amount=self.amount)))
-"""
-LEARN = """
+LEARNS = """
 from trimtab.core.values import Step
 class Plugin:
-    name = "learn"
-    trains = True
+    name = "taught"
+    learns = True
     def refuses(self, variant, task):
         return None
     def apply(self, variant, context):
@@ -449,56 +435,31 @@ class Plugin:
 """
 
 
-def chains(race: Race, tools: plan.Toolbox, kept: float) -> list[list[str]]:
-    """Return the techniques of what the plan trains, when all are kept that lose no more than so many channels."""
-    found: list[list[str]] = []
-    for variant in plan.trained(race, tools):
-        amount = float(str(dict(variant.steps[0].options)["amount"]))
-        found.append([f"{step.technique} {amount}" if step.options else step.technique for step in variant.steps])
-        trial = Trial(
-            name=variant.label(), steps=variant.steps, settings=variant.settings, variant=variant,
-            state="kept" if amount <= kept else "dropped", reason="",
-        )  # fmt: skip
-        race.journal.add(trial)
-        race.names.append(trial.name)
-    return found
-
-
-@pytest.mark.parametrize(("kept", "then"), [(0.75, 0.75), (0.5, 0.75), (0.25, 0.25), (0.0, 0.25)])
-def test_a_changed_network_is_trained_before_it_is_tried_and_what_it_shows_decides_what_follows(
-    race: Race, install: Install, kept: float, then: float
+def test_what_trains_by_itself_starts_from_what_something_fast_was_made_of_and_lost_too_much(
+    race: Race, install: Install
 ) -> None:
-    install("techniques", "shrink", SHRINK)
-    install("techniques", "learn", LEARN)
+    install("techniques", "taught", LEARNS)
+    install("techniques", "learn", LEARNS.replace("taught", "learn").replace("learns", "trains"))
+    tools = plan.toolbox(("onnxruntime", "static-int8", "taught"))
     tried(race, value=1.0)
-    found = chains(race, plan.toolbox(("onnxruntime", "shrink", "learn")), kept)
-    assert found == [["shrink 0.5", "learn"], [f"shrink {then}", "learn"]]
+    assert list(plan.touched(race, plan.toolbox(("onnxruntime", "taught")))) == []
+    assert list(plan.taught(race, tools)) == [], "nothing is fast and loses too much"
+    learnt = (Step(technique="learn"),)
+    race.variants[learnt] = replace(race.shop.original, steps=learnt)
+    tried(race, "learn", "static-int8", value=0.3, state="dropped", quality=lost(0.03))
+    (made,) = plan.taught(race, tools)
+    assert [step.technique for step in made.steps] == ["learn", "taught"]
+    tried(race, "dynamic-int8", value=0.2, state="dropped", quality=lost(0.03))
+    chains = [[step.technique for step in made.steps] for made in plan.taught(race, tools)]
+    assert chains == [["taught"], ["learn", "taught"]]
+    assert "taught" not in {technique.name for technique in plan.toolbox().techniques}
+    assert "taught" in {technique.name for technique in plan.toolbox(train=True).techniques}
 
 
-def test_a_trained_network_is_quantized_too(race: Race, install: Install) -> None:
-    install("techniques", "shrink", SHRINK)
-    install("techniques", "learn", LEARN)
+def test_what_saves_another_reading_is_not_trained(race: Race, install: Install) -> None:
+    install("techniques", "taught", LEARNS + "    saves = 'bytes_compressed'\n")
     tried(race, value=1.0)
-    found = chains(race, plan.toolbox(("onnxruntime", "shrink", "learn", "dynamic-int8")), 0.0)
-    assert [len(chain) for chain in found[:2]] == [2, 3]
-    assert found[1][2].startswith("dynamic-int8")
-
-
-def test_without_items_to_train_on_no_network_is_changed_unless_by_name(race: Race, install: Install) -> None:
-    install("techniques", "shrink", SHRINK)
-    install("techniques", "learn", LEARN.replace("return None", "return 'nothing to train on'"))
-    usual = {technique.name for technique in plan.toolbox().techniques}
-    assert not usual & {"shrink", "learn", "prune", "factorize", "fine-tune"}
-    assert {"shrink", "learn"} < {technique.name for technique in plan.toolbox(train=True).techniques}
-    tools = plan.toolbox(("onnxruntime", "shrink", "learn"))
-    assert list(plan.trained(race, tools)) == []
-    tried(race, value=1.0)
-    assert [variant.steps[-1].technique for variant in plan.touched(race, tools)] == ["shrink"]
-
-
-def test_the_trainer_alone_is_never_tried(race: Race, install: Install) -> None:
-    install("techniques", "learn", LEARN)
-    tried(race, value=1.0)
-    tools = plan.toolbox(("onnxruntime", "learn"))
-    assert list(plan.touched(race, tools)) == []
-    assert list(plan.trained(race, tools)) == []
+    tools = plan.toolbox(("onnxruntime", "taught"))
+    assert list(plan.taught(race, tools)) == []
+    race.shop = replace(race.shop, goal=replace(race.goal, objective="compressed"))
+    assert [variant.steps[-1].technique for variant in plan.taught(race, tools)] == ["taught"]

@@ -68,7 +68,7 @@ def test_each_sample_is_made_once_per_process() -> None:
 def test_the_network_is_right_on_every_item_of_its_task(network, tmp_path) -> None:
     made = task(network, tmp_path, items=9)
     assert made.labelled
-    assert [split.name for split in made.splits] == ["calibrate", "select", "certify"]
+    assert [split.name for split in made.splits] == ["calibrate", "select", "certify", "train"]
     for split in made.splits:
         held = feeds(made, split, slice(0, 9))
         right = network.answer(held)["scores"].argmax(axis=1)

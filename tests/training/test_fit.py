@@ -39,6 +39,7 @@ RECIPES = {
     ),
     "one cycle of RMSprop": Recipe(epochs=3, batch=32, optimizer="rmsprop", schedule="one-cycle", dropout=0.5),
     "Nesterov in steps": Recipe(epochs=3, batch=32, optimizer="sgd", schedule="step", augment="flip", dropout=0.2),
+    "bytes": Recipe(epochs=3, batch=32, optimizer="sgd", augment="flip", store="uint8"),
 }
 
 
@@ -56,7 +57,8 @@ def same(one: Any, other: Any) -> bool:
 
 
 def timeless(fitted: Fitted) -> Fitted:
-    return replace(fitted, history=tuple(replace(each, seconds=0, cpu_s=0, waited_s=0) for each in fitted.history))
+    history = tuple(replace(each, seconds=0, cpu_s=0, waited_s=0, read_s=0) for each in fitted.history)
+    return replace(fitted, history=history, keeping=None)
 
 
 def test_a_small_network_learns_digits(mlp, learn, digits: Task, image: Signature) -> None:
@@ -83,7 +85,8 @@ def test_what_an_epoch_tells_is_what_happened(mlp, learn, few: Task) -> None:
     assert {first.optimizer, second.optimizer} == {"sgd"}
     assert second.loss < first.loss == pytest.approx(math.log(10), abs=0.5)
     assert all(
-        epoch.seconds > 0 and epoch.cpu_s > 0 and 0 <= epoch.waited_s <= epoch.seconds for epoch in (first, second)
+        epoch.seconds > 0 and epoch.cpu_s > 0 and epoch.read_s > 0 and 0 <= epoch.waited_s <= epoch.seconds
+        for epoch in (first, second)
     )
 
 
@@ -177,6 +180,31 @@ def test_a_fit_that_is_done_is_not_done_again(mlp, learn, few: Task, tmp_path: P
         == expected
     )
     assert same(first, again)
+
+
+def test_how_items_are_kept_changes_no_bit_or_hardly_any(conv, learn, few: Task) -> None:
+    recipe, modules = Recipe(epochs=2, batch=32, optimizer="sgd"), {}
+    for store in ("as-given", "float32", "uint8", "bf16"):
+        modules[store] = conv()
+        fitted = learn(modules[store], few, replace(recipe, store=store))
+        assert (fitted.keeping.store if fitted.keeping else "as-given") == store
+    assert same(modules["float32"], modules["as-given"])
+    for store, most in (("uint8", 1e-4), ("bf16", 0.1)):
+        apart = [float((one - other).abs().max()) for one, other in
+                 zip(modules[store].parameters(), modules["as-given"].parameters(), strict=True)]  # fmt: skip
+        assert 0 < max(apart) < most
+
+
+def test_items_that_a_byte_can_not_hold_are_refused_before_anything_is_learnt(
+    mlp, learn, image: Signature, tmp_path: Path
+) -> None:
+    inputs = np.random.default_rng(0).standard_normal((200, 1, 8, 8)).astype(np.float32)
+    given = {"input": inputs, "labels": np.arange(200) % 10, "split": np.repeat(["train", "test"], 100)}
+    model = Model(format="fake", path=Path("net.py"), digest="fake", signature=image)
+    task = open_task(given, model, tmp_path / "data")
+    with pytest.raises(BadInput, match="store=uint8 can't hold the input 'input' exactly: it takes more than 256"):
+        learn(mlp(), task, Recipe(store="uint8"), folder=tmp_path / "fit")
+    assert not (tmp_path / "fit" / FILE).exists()
 
 
 def test_the_seed_is_the_only_chance(conv, learn, few: Task) -> None:
@@ -418,7 +446,7 @@ def test_without_items_to_train_on_or_to_choose_by_there_is_no_fit(mlp, learn, f
 
 
 def test_a_teacher_that_is_wanted_must_be_there(mlp, learn, few: Task) -> None:
-    with pytest.raises(BadInput, match="distill needs a teacher"):
+    with pytest.raises(BadInput, match="distill and hints need a teacher"):
         learn(mlp(), few, Recipe(distill=0.5))
 
 
@@ -436,3 +464,25 @@ def test_the_weights_of_the_start_are_there_to_go_back_to(mlp, learn, few: Task,
     position, parts = restore(tmp_path / "one", key(tmp_path / "one"))
     assert (position.epoch, position.steps) == (0, 0)
     assert all(torch.equal(value, parts["module"][name]) for name, value in before.items())
+
+
+def test_a_constraint_is_kept_after_every_step_and_no_epoch_without_it_is_the_best(
+    mlp: Any, few: Task, learn: Any
+) -> None:
+    """The first column of the weights is held at zero; the constraint counts as met from the second epoch on."""
+    module = mlp()
+    seen: list[float] = []
+
+    def hold(epochs: float) -> bool:
+        with torch.no_grad():
+            module[1].weight[:, 0] = 0.0
+        seen.append(epochs)
+        return epochs > 1.0
+
+    scores = iter([0.9, 0.2, 0.3])
+    fitted = learn(module, few, Recipe(epochs=3, batch=32), lambda outputs: next(scores), hold=hold)
+    steps = fitted.history[0].steps
+    assert seen == pytest.approx([number / steps for number in range(3 * steps + 1)])
+    assert (fitted.best, fitted.history[0].score) == (3, 0.9)
+    assert module[1].weight[:, 0].tolist() == [0.0] * 32
+    assert int((module[1].weight == 0).sum()) == 32

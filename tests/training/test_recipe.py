@@ -37,7 +37,7 @@ BAD = [
     ("precision=fp16", "precision='fp16' is not known; type one of fp32, bf16"),
     ("channels_last=maybe", "the training option channels_last takes true or false, not 'maybe'"),
     ("seed=-1", "seed=-1 makes no sense"),
-    ("learning_rate=1", "training has no option 'learning_rate=1'; its options are: epochs, batch, accumulate"),
+    ("learning_rate=1", "training has no option 'learning_rate=1'; its options are: epochs, share, batch, accumulate"),
     ("epochs", "training has no option 'epochs'; its options are"),
 ]
 

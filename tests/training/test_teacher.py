@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from trimtab.core.errors import BadInput
-from trimtab.core.values import Model, Task
+from trimtab.core.values import Model, Signature, Task
 from trimtab.data.batches import feeds
 from trimtab.formats.torch_tracing import load_live
 from trimtab.training.network import answers_of, tensors_of
@@ -78,30 +79,49 @@ def test_answers_are_computed_once_and_found_again(few: Task, teacher: Callable[
 
 
 def test_augmented_items_are_answered_as_they_are_seen(
-    few: Task, teacher: Callable[[str], Model], tmp_path: Path
+    few: Task, teacher: Callable[[str], Model], image: Signature, tmp_path: Path
 ) -> None:
-    assert isinstance(teacher_of([teacher("one")], few, tmp_path, augmented=True), LiveTeacher)
-    assert isinstance(teacher_of([teacher("one")], few, tmp_path, augmented=False), KeptTeacher)
+    for live, kind in ((True, LiveTeacher), (False, KeptTeacher)):
+        assert isinstance(teacher_of([teacher("one")], image, few, tmp_path, live=live), kind)
 
 
 def test_teachers_of_different_tasks_are_refused(few: Task, teacher: Callable[[str], Model], tmp_path: Path) -> None:
+    split = few.split("train")
+    assert split is not None
     with pytest.raises(BadInput, match=r"different shapes \(\[10\], \[4\] an item\)"):
-        teacher_of([teacher("one"), teacher("narrow")], few, tmp_path, augmented=False)
+        KeptTeacher([teacher("one"), teacher("narrow")], few, split, tmp_path)
+    live = LiveTeacher([teacher("one"), teacher("narrow")], few)
+    with pytest.raises(BadInput, match=r"different shapes \(\[10\], \[4\] an item\)"):
+        live(np.arange(2), {"input": torch.zeros(2, 1, 8, 8)})
 
 
-def test_without_items_to_train_on_there_is_nothing_to_teach(teacher: Callable[[str], Model], tmp_path: Path) -> None:
+def test_a_teacher_of_other_inputs_classes_or_format_is_refused(
+    few: Task, teacher: Callable[[str], Model], image: Signature, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match="answers 4 numbers an item and the network 10"):
+        teacher_of([teacher("one"), teacher("narrow")], image, few, tmp_path, live=False)
+    renamed = replace(image, inputs=(replace(image.inputs[0], name="picture"),))
+    with pytest.raises(BadInput, match="takes input:float32 and the network picture:float32"):
+        teacher_of([teacher("one")], renamed, few, tmp_path, live=True)
+    with pytest.raises(BadInput, match="is onnx; give one in PyTorch"):
+        teacher_of([replace(teacher("one"), format="onnx")], image, few, tmp_path, live=True)
+
+
+def test_without_items_to_train_on_there_is_nothing_to_teach(
+    teacher: Callable[[str], Model], image: Signature, tmp_path: Path
+) -> None:
     with pytest.raises(BadInput, match="needs items to train on"):
-        teacher_of([teacher("one")], Task(), tmp_path, augmented=False)
+        teacher_of([teacher("one")], image, Task(), tmp_path, live=False)
 
 
 @pytest.mark.parametrize("augment", ["none", "mixup"])
 def test_a_student_without_labels_comes_to_answer_like_its_teacher(
-    digits: Task, teacher: Callable[[str], Model], mlp: Any, learn: Any, tmp_path: Path, augment: str
+    digits: Task, teacher: Callable[[str], Model], image: Signature, mlp: Any, learn: Any, tmp_path: Path, augment: str
 ) -> None:
     model, select = teacher("one"), digits.split("select")
     assert select is not None
     told = answers_of(load_live(model), model.signature, digits, select).argmax(axis=1)
-    guide = teacher_of([model], digits, tmp_path, augmented=augment != "none")
+    guide = teacher_of([model], image, digits, tmp_path, live=augment != "none")
     recipe = Recipe(epochs=8, batch=32, lr=0.01, distill=1.0, temperature=1.0, augment=augment, weight_decay=0)
     student = mlp()
 
@@ -113,5 +133,5 @@ def test_a_student_without_labels_comes_to_answer_like_its_teacher(
 
 
 def test_a_recipe_that_distils_needs_a_teacher(few: Task, mlp: Any, learn: Any) -> None:
-    with pytest.raises(BadInput, match="distill needs a teacher"):
+    with pytest.raises(BadInput, match="distill and hints need a teacher"):
         learn(mlp(), few, Recipe(distill=0.5))

@@ -47,7 +47,7 @@ def test_reads_what_the_meters_named_tell_and_nothing_else(variant, task):
 def test_without_data_the_quality_is_left_out_unless_it_was_asked_for(variant, monkeypatch):
     monkeypatch.setattr(subject, "METERS", ("size", "quality"))
     found = measure(variant, Task())
-    assert {reading.name for reading in found.readings} == {"parameters", "bytes"}
+    assert {reading.name for reading in found.readings} == {"parameters", "bytes", "bytes_compressed"}
     with pytest.raises(BadInput, match="there is no split 'select' to answer; give --data"):
         measure(variant, Task(), meters=("quality",))
 

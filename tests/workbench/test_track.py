@@ -11,7 +11,7 @@ import pytest
 from trimtab.core.errors import BadInput
 from trimtab.core.values import Reading, Scalar, Trial
 from trimtab.search.progress import Silent
-from trimtab.workbench.track import Track, trackers, trial_readings
+from trimtab.workbench.track import Log, Track, trackers, trial_readings
 
 Enter = Callable[..., Trial]
 
@@ -73,11 +73,12 @@ def test_each_trial_is_one_step_and_everything_is_told_on(tmp_path: Path, enter:
 
 
 def test_a_run_that_goes_on_keeps_its_name_and_repeats_nothing(tmp_path: Path, enter: Enter) -> None:
-    before = [enter(value=1.0)]
+    first = enter(value=1.0)
+    before = [trial_readings(first)]
     old, new = FakeTracker(), FakeTracker()
     with Track({"old": old}, Silent()) as track:
         track.start(tmp_path, {}, [])
-        track.done(before[0], None)
+        track.done(first, None)
     with Track({"old": old, "new": new}, Silent()) as track:
         track.start(tmp_path, {}, before)
         track.done(enter("bf16"), None)
@@ -86,6 +87,16 @@ def test_a_run_that_goes_on_keeps_its_name_and_repeats_nothing(tmp_path: Path, e
     assert names[0] == names[1]
     assert [said for what, said in old.told if what == "log"] == [1, 2]
     assert [said for what, said in new.told if what == "log"] == [1, 2], "one that is new is told what was before"
+
+
+def test_a_step_is_told_once(tmp_path: Path) -> None:
+    fake = FakeTracker()
+    with Log({"fake": fake}) as log:
+        log.start(tmp_path, {}, [[]])
+        log.log([], 2)
+        log.log([], 2)
+        log.log([], 3)
+    assert [said for what, said in fake.told if what == "log"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("fails", ["start", "log", "end"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ from trimtab.data.batches import feeds
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.request import DataRequest
 from trimtab.data.task import open_task
+from trimtab.reports.words import with_interval
 from trimtab.testing.networks import PERCEPTRON
 from trimtab.testing.samples import source
 from trimtab.training.checkpoint import Epoch
 from trimtab.training.recipe import Recipe
 from trimtab.workbench.opening import ModelRequest, open_model
-from trimtab.workbench.train import Training, cautions, probabilities, read_run, score_of, traces, train
+from trimtab.workbench.train import Training, drawn, read_run, score_of, traces, train
+from trimtab.workbench.train_notes import cautions, kept, probabilities
 
 torch = pytest.importorskip("torch")
 
@@ -80,7 +84,7 @@ def accuracy(model: Any, given: Any, folder: Path, request: ModelRequest | None 
 
 def timeless(run: Run) -> Run:
     """Return a run without what no two of them have in common."""
-    clocks = ("epoch_time", "epoch_cpu_time", "loader_wait")
+    clocks = ("epoch_time", "epoch_cpu_time", "loader_time", "loader_wait")
     return replace(
         run,
         traces=tuple(trace for trace in run.traces if trace.name not in clocks),
@@ -94,7 +98,8 @@ def test_leaves_weights_curves_and_all_it_takes_to_go_on(asked: Training, tmp_pa
     heard: list[tuple[int, str]] = []
     run = train(asked, lambda epoch, metric: heard.append((epoch.number, metric)))
     assert heard == [(1, "accuracy"), (2, "accuracy"), (3, "accuracy")]
-    names = {"weights.safetensors", "model", "run.json", "curves.png", "curves.svg", "work"}
+    names = {"weights.safetensors", "model", "run.json", "work"}
+    names |= {f"{name}.{kind}" for name in ("curves", "confusion") for kind in ("png", "svg")}
     assert {path.name for path in asked.output.iterdir()} == names
     assert read_run(asked.output) == run
     assert run.finished
@@ -124,7 +129,12 @@ def test_again_it_is_done_already(asked: Training) -> None:
 def test_when_the_time_is_up_it_says_so_and_goes_on_later(asked: Training, tmp_path: Path) -> None:
     early = train(replace(asked, seconds=0.0))
     assert (early.finished, early.model, early.traces) == (False, None, ())
-    assert {reading.name for reading in early.readings} == {"train_time", "train_cpu_time", "loader_wait"}
+    assert {reading.name for reading in early.readings} == {
+        "train_time",
+        "train_cpu_time",
+        "loader_time",
+        "loader_wait",
+    }
     assert not (asked.output / "weights.safetensors").exists()
     found = train(asked)
     whole = train(replace(asked, output=tmp_path / "whole"))
@@ -140,6 +150,118 @@ def test_the_same_seed_draws_the_same_first_weights(asked: Training, tmp_path: P
         recipe = replace(RECIPE, epochs=1, seed=seed)
         digests.append(train(replace(asked, recipe=recipe, output=tmp_path / f"{number}")).model.digest)
     assert digests[0] == digests[1] != digests[2]
+
+
+def logged(folder: Path) -> list[tuple[int, str, str | None, float]]:
+    """Return what the one run in a tracker's folder was told: step, name, place and value of every reading."""
+    (path,) = folder.glob("*/readings.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(line["step"], line["name"], line["place"], line["value"]) for line in lines]
+
+
+def test_a_tracker_is_told_every_epoch_and_the_result_with_the_files(asked: Training, tmp_path: Path) -> None:
+    run = train(replace(asked, track=(f"folder:folder={tmp_path / 'runs'}",)))
+    told = logged(tmp_path / "runs")
+    for trace in run.traces:
+        assert tuple(value for _, name, place, value in told if (name, place) == (trace.name, None)) == trace.values
+    assert {step for step, *_ in told} == {1, 2, 3, 4}
+    assert (4, "accuracy", "result", run.reading("accuracy").value) in told
+    (folder,) = (tmp_path / "runs").iterdir()
+    ended = json.loads((folder / "status.json").read_text())
+    assert ended["status"] == "finished"
+    assert [Path(path).name for path in ended["artifacts"]] == [
+        "run.json", "curves.png", "confusion.png", "weights.safetensors"
+    ]  # fmt: skip
+    configuration = json.loads((folder / "configuration.json").read_text())
+    assert (configuration["lr"], configuration["epochs"], configuration["metric"]) == (0.01, 3, "accuracy")
+    assert configuration["model"] == asked.model
+
+
+def test_a_training_that_goes_on_logs_no_epoch_twice_and_leaves_none_out(asked: Training, tmp_path: Path) -> None:
+    tracked = replace(asked, track=(f"folder:folder={tmp_path / 'old'}",))
+
+    def interrupt(epoch: Epoch, metric: str) -> None:
+        if epoch.number == 2:  # it is in the checkpoint already, and no tracker has heard of it
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tracked, interrupt)
+    (folder,) = (tmp_path / "old").iterdir()
+    assert json.loads((folder / "status.json").read_text())["status"] == "killed"
+    assert {step for step, *_ in logged(tmp_path / "old")} == {1}
+    both = (*tracked.track, f"folder:folder={tmp_path / 'new'}")
+    run = train(replace(asked, track=both))
+    train(replace(asked, track=both))  # which has nothing left to do
+    for name in ("old", "new"):
+        told = [(step, value) for step, name, place, value in logged(tmp_path / name) if (name, place)
+                == ("train_loss", None)]  # fmt: skip
+        assert told == list(enumerate(run.trace("train_loss").values, start=1))
+
+
+def test_a_training_whose_time_is_up_has_not_finished_for_its_tracker(asked: Training, tmp_path: Path) -> None:
+    track = (f"folder:folder={tmp_path / 'runs'}",)
+    train(replace(asked, seconds=0.0, track=track))
+    (folder,) = (tmp_path / "runs").iterdir()
+    ended = json.loads((folder / "status.json").read_text())
+    assert (ended["status"], [Path(path).name for path in ended["artifacts"]]) == ("killed", ["run.json"])
+    train(replace(asked, track=track))
+    assert json.loads((folder / "status.json").read_text())["status"] == "finished"
+
+
+def test_a_tracker_that_fails_costs_a_note_and_not_the_training(asked: Training, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = train(replace(asked, track=(f"folder:folder={tmp_path / 'file'}",)))
+    assert run.finished
+    assert "failed and was left out from then on: can't create the folder" in run.notes[-1]
+    assert read_run(asked.output) == run
+
+
+def test_an_unknown_tracker_is_refused_before_anything_is_made(asked: Training) -> None:
+    with pytest.raises(BadInput, match="there is no tracker named 'abacus'"):
+        train(replace(asked, track=("abacus",)))
+    assert not asked.output.exists()
+
+
+@pytest.mark.skipif(not all(map(find_spec, ("mlflow", "sqlalchemy", "alembic"))), reason="mlflow is not installed")
+def test_mlflow_gets_curves_matrix_and_weights(asked: Training, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/runs.db"
+    run = train(replace(asked, track=(f"mlflow:uri={database}",)))
+    from mlflow import MlflowClient
+
+    client = MlflowClient(database)
+    (experiment,) = [each for each in client.search_experiments() if each.name == "trimtab"]
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    points = client.get_metric_history(found.info.run_id, "accuracy")
+    assert [(point.step, point.value) for point in points] == list(enumerate(run.trace("accuracy").values, start=1))
+    assert found.data.metrics["accuracy/result.low"] == run.reading("accuracy").low
+    names = {each.path for each in client.list_artifacts(found.info.run_id)}
+    assert {"run.json", "curves.png", "confusion.png", "weights.safetensors"} < names
+
+
+def test_the_matrix_is_drawn_of_classes_only(asked: Training, tmp_path: Path) -> None:
+    run = train(asked)
+    model = open_model(asked.model, tmp_path / "model").model
+    task = open_task(data(), model, tmp_path / "data")
+    before = np.zeros((len(labels_of(task.split("select"))), 10), np.float32)
+    found = drawn(run, task, task.split("select"), before)
+    titles = [axes.get_title(loc="left") for axes in found["confusion"].axes]
+    assert titles == ["before training", "after training", "difference"]
+    assert set(drawn(run, replace(task, kind="regression"), task.split("select"), before)) == {"curves"}
+    assert set(drawn(run, task, task.split("select"), before * np.nan)) == {"curves"}, "what is no number is no answer"
+    assert drawn(replace(run, traces=()), task, task.split("select"), before) == {}
+
+
+def test_what_keeping_the_items_in_bytes_saves_is_told(asked: Training) -> None:
+    run = train(replace(asked, recipe=replace(RECIPE, epochs=1, store="uint8")))
+    read = {(each.name, each.place): each.value for each in run.readings}
+    bytes_ = [read["items_bytes", place] for place in ("uint8", "as given", "prepared")]
+    assert bytes_[0] < bytes_[1] / 3 < bytes_[2] / 2.9, "the images came as float32"
+    assert {place for name, place in read if name == "loader_batch_time"} == {"uint8", "as given"}
+    (note,) = [note for note in run.notes if "kept as uint8" in note]
+    assert note.startswith("the items to train on are kept as uint8: ")
+    assert read["loader_time", None] == sum(run.trace("loader_time").values) > 0
+    assert kept(None) == ()
 
 
 def test_another_recipe_in_the_same_folder_is_refused_and_leaves_it_alone(asked: Training) -> None:
@@ -170,7 +292,8 @@ def test_a_hugging_face_classifier_is_trained_and_stays_one(tmp_path: Path) -> N
     folder = source("huggingface", tmp_path / "given")
     asked = Training(model=folder, data=given, output=tmp_path / "out", recipe=Recipe(epochs=2, batch=32, lr=3e-3))
     run = train(asked)
-    assert {"model", "run.json", "curves.png", "curves.svg", "work"} == {path.name for path in asked.output.iterdir()}
+    made = {"model", "run.json", "curves.png", "curves.svg", "confusion.png", "confusion.svg", "work"}
+    assert made == {path.name for path in asked.output.iterdir()}
     assert run.trace("train_loss").values[1] < run.trace("train_loss").values[0]
     assert accuracy(asked.output / "model", given, tmp_path / "again") == run.reading("accuracy").value
 
@@ -206,7 +329,7 @@ def test_data_without_items_to_train_on_or_to_judge_is_refused(asked: Training) 
         BadInput, match="there are no items to train on: give them with --train, or name some of the data"
     ):
         train(replace(asked, data=plain))
-    with pytest.raises(BadInput, match="training needs data: give items with labels with --data"):
+    with pytest.raises(BadInput, match="training needs data: give items with --data"):
         train(replace(asked, data=None))
     with pytest.raises(BadInput, match="training needs labels, and the items have none"):
         train(replace(asked, data={name: array for name, array in data().items() if name != "labels"}))
@@ -244,12 +367,66 @@ def test_few_and_unbalanced_items_are_warned_of(asked: Training, tmp_path: Path)
     task = open_task(judged, model, tmp_path / "data", DataRequest(train=given))
     held = np.bincount(labels_of(task.split("train")), minlength=10)
     few, missing, unbalanced = cautions(task)
-    assert few == f"{held.sum()} items are few to train on: prefer few epochs, augmentation and a small lr"
+    assert few == (
+        f"{held.sum()} items ({held[3]} of the rarest class) are few to train on: start from weights that were trained "
+        "before (--weights), with few epochs, a small lr and augmentation; trimtab optimize without --train needs none"
+    )
     assert missing == "no item to train on is of class 7: it will be unlearnt"
     assert unbalanced == (
-        f"the largest class has {held.max() / held[3]:.0f} times the items of the smallest; class_weights=balanced "
-        "weighs them alike"
+        f"class {held.argmax()} has {held.max()} items to train on and class 3 {held[3]}; class_weights=balanced "
+        "weighs them alike, and f1_macro or accuracy_macro as --metric judges them alike"
     )
+
+
+def test_what_is_found_of_the_rarest_class_is_told(asked: Training) -> None:
+    rows = np.concatenate([np.flatnonzero(LABELS[:1000] != 3), np.flatnonzero(LABELS[:1000] == 3)[:4]])
+    given = {"inputs": IMAGES[rows], "labels": LABELS[rows]}
+    judged = {"inputs": IMAGES[1000:1400], "labels": LABELS[1000:1400]}
+    longer = replace(RECIPE, epochs=5)
+    plain = replace(asked, data=judged, data_request=DataRequest(train=given), recipe=longer)
+    runs = [train(plain)]
+    recipe = replace(longer, class_weights="balanced")
+    runs.append(train(replace(plain, recipe=recipe, output=asked.output.with_name("balanced"))))
+    recalls = []
+    for run in runs:
+        (recall,) = [each for each in run.readings if (each.name, each.place) == ("recall", "3")]
+        (note,) = [note for note in run.notes if note.startswith("of the select items of class 3 (")]
+        assert note.endswith(f"{with_interval(recall)} are found")
+        recalls.append(recall.value)
+    assert recalls[0] < recalls[1], "weighing classes alike finds more of the rare one"
+
+
+def test_items_of_a_single_class_are_refused_before_anything_is_learnt(asked: Training) -> None:
+    threes = np.flatnonzero(LABELS == 3)
+    request = DataRequest(train={"inputs": IMAGES[threes], "labels": LABELS[threes]})
+    judged = {"inputs": IMAGES[1000:1400], "labels": LABELS[1000:1400]}
+    with pytest.raises(BadInput, match=r"all \d+ items to train on are of class 3: there is nothing to tell apart"):
+        train(replace(asked, data=judged, data_request=request))
+    assert not asked.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("items", "says"), [(1, "there are no items"), (2, "there is 1 item to train on: a step takes")]
+)
+def test_fewer_items_than_a_step_takes_are_refused(asked: Training, items: int, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        train(replace(asked, data=data(train=items)))
+    assert not asked.output.exists()
+
+
+def test_few_items_to_choose_by_are_warned_of(asked: Training, tmp_path: Path) -> None:
+    model = open_model(asked.model, tmp_path / "model").model
+    (said,) = cautions(open_task(data(train=700, judged=40), model, tmp_path / "data"))
+    assert said == "10 items to choose the best epoch by hardly tell epochs apart: give a few hundred with --data"
+
+
+def test_a_network_whose_code_was_edited_does_not_go_on_from_its_checkpoint(asked: Training, net: Path) -> None:
+    train(replace(asked, seconds=0.0))
+    net.write_text(NET.replace("nn.ReLU()", "nn.Tanh()"))
+    with pytest.raises(BadInput, match="of another network, other data, another recipe or other code; delete it or"):
+        train(asked)
+    net.write_text(NET)
+    assert train(asked).finished
 
 
 def test_enough_items_of_every_class_are_nothing_to_warn_of(asked: Training, tmp_path: Path) -> None:

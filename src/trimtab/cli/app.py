@@ -62,7 +62,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
     max_drop: o.MaxDrop = "1pt",
     limit: o.Limit = None,
     calls: o.WorkloadOptions,
-    budget: o.Budget = "10m",
+    budget: o.Budget = None,
     trials: o.Trials = None,
     only: o.Only = None,
     margin: o.Margin = 0.03,
@@ -96,7 +96,7 @@ def optimize(  # one parameter per option: the command line may have as many as 
         data_request=replace(items.request(), train=train),
         model_request=opening.request(),
         effort=Effort(
-            seconds=words.seconds(budget),
+            seconds=words.seconds(budget or ("1h" if train else "10m")),
             trials=trials,
             only=tuple(only or ()),
             seed=items.seed,
@@ -126,7 +126,7 @@ def demo(
         for path in save_digits(save):
             typer.echo(path)
         return
-    _run(demo_job(output, words.seconds(budget)), as_json=False)
+    _run(demo_job(output, words.seconds(budget or "60s")), as_json=False)
 
 
 @app.command(short_help="Read what a model costs and how good it is.")
@@ -254,6 +254,7 @@ def apply(
     model: o.Model,
     data: o.Data = None,
     *,
+    train: o.Train = None,
     output: o.AppliedOutput = Path("applied"),
     option: o.TechniqueOption = None,
     items: o.DataOptions,
@@ -265,7 +266,7 @@ def apply(
     from trimtab.workbench.apply import apply as apply_one
     from trimtab.workbench.verbs import Requests, opened
 
-    requests = Requests(model=opening.request(), data=items.request())
+    requests = Requests(model=opening.request(), data=replace(items.request(), train=train))
     chosen = as_options(typed_options("techniques", technique, option or ()))
     with opened([model], data, requests) as (variants, task):
         made = apply_one(variants[0], technique, task, output, options=chosen, seed=items.seed)
@@ -282,35 +283,43 @@ def train(
     output: o.TrainedOutput = Path("trained"),
     epochs: o.Epochs = None,
     option: o.TrainingOption = None,
+    teacher: o.Teacher = None,
     compare: o.Compare = None,
     seeds: o.Seeds = 3,
     target: o.Target = None,
     budget: o.TrainingBudget = None,
     processes: o.Processes = 1,
     parallel: o.Parallel = "ddp",
+    track: o.Track = None,
+    memory: o.StepMemory = False,
     items: o.DataOptions,
     opening: o.ModelOptions,
     as_json: o.AsJson = False,
 ) -> None:
     """Train a network on data: the best epoch's weights, learning curves, and all it takes to continue."""
-    from trimtab.reports.sheets import epoch_line, recipes_table, run_table
+    from trimtab.reports.sheets import epoch_line, memory_table, recipes_table, run_table
     from trimtab.training.group import torchrun_started
     from trimtab.training.recipe import read_recipe
     from trimtab.workbench.train import Heard, Training
     from trimtab.workbench.train import train as fit
     from trimtab.workbench.train_compare import compare_recipes
+    from trimtab.workbench.train_memory import train_memory
 
+    if memory and compare is not None:
+        raise BadInput("--memory trains nothing, so there is nothing to --compare: leave one of them out")
     typed = [f"seed={items.seed}", *(option or ()), *([] if epochs is None else [f"epochs={epochs}"])]
     asked = Training(
         model=model,
         data=data,
         output=output,
+        teachers=tuple(teacher or ()),
         recipe=read_recipe(typed),
         data_request=replace(items.request(), train=train),
         model_request=opening.request(),
         seconds=math.inf if budget is None else words.seconds(budget),
         processes=processes,
         parallel=parallel,
+        track=tuple(track or ()),
         command=shlex.join(["trimtab", *sys.argv[1:]]),
     )
     console = _console(stderr=as_json)
@@ -318,7 +327,9 @@ def train(
     def heard(label: str = "") -> Heard:
         return lambda epoch, metric: console.print(epoch_line(epoch, metric, label), highlight=False, soft_wrap=True)
 
-    if compare is None:
+    if memory:
+        _show(train_memory(asked), memory_table, as_json)
+    elif compare is None:
         run = fit(asked, heard())
         if torchrun_started()[0]:
             return  # the first process tells
@@ -326,7 +337,7 @@ def train(
     else:
         _show(compare_recipes(asked, compare, seeds, target, heard), recipes_table, as_json)
     if not as_json:
-        console.print(f"trained: {output.resolve()}", soft_wrap=True, highlight=False)
+        console.print(f"{'memory' if memory else 'trained'}: {output.resolve()}", soft_wrap=True, highlight=False)
 
 
 @app.command()

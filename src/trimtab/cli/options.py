@@ -90,16 +90,17 @@ Margin = Annotated[
 ]
 Runtime = Annotated[str | None, typer.Option("--runtime", help="Run on this runtime instead of the format's own.")]
 Output = Annotated[Path, typer.Option("--output", help="The folder for bundle, report and work files.")]
-Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, memory, macs or parameters.")]
+Minimize = Annotated[str | None, _goal("--minimize", help="latency, size, compressed, memory, macs or parameters.")]
 Maximize = Annotated[
     str | None, _goal("--maximize", help="throughput; without --batch, at the batch that suits the model as given.")
 ]
 Limit = Annotated[list[str] | None, _goal("--limit", metavar="<str>", help='A bound: "size <= 5MB". Repeatable.')]
 Budget = Annotated[
-    str,
+    str | None,
     _search(
         "--budget",
-        help="Time for the whole run: 90s, 10m, 1h. The search is cut short for proof and final timing, which end it.",
+        help="Time for the whole run: 90s, 10m, 1h; by default 10m, 1h with --train. It is cut short for proof and "
+        "final timing, which end it.",
     ),
 ]
 Trials = Annotated[int | None, _search("--trials", min=1, help="The most variants to try.")]
@@ -163,11 +164,23 @@ TrainingOption = Annotated[
         help="An option of training: optimizer=adam-then-sgd, lr=0.01, augment=crop+flip … Repeatable.",
     ),
 ]
+Teacher = Annotated[
+    list[str] | None,
+    _search(
+        "--teacher",
+        metavar="<str>",
+        help="With -o distill or hints: a model to learn from; a factory may name its weights after =. Repeatable.",
+    ),
+]
 Compare = Annotated[
     str | None, _search("--compare", help='Train by several values of an option: "optimizer=sgd,adam,adam-then-sgd".')
 ]
 Seeds = Annotated[int, _search("--seeds", min=1, help="With --compare: how many trainings for each value.")]
 Target = Annotated[float | None, _search("--target", help="With --compare: the metric whose time to reach is told.")]
+StepMemory = Annotated[
+    bool,
+    typer.Option("--memory", help="Train nothing: tell what a step holds in memory, and what each measure saves."),
+]
 TrainingBudget = Annotated[
     str | None, _search("--budget", help='The most time, such as "30m"; then continue with the same command.')
 ]

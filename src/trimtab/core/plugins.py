@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from trimtab.core.errors import BadInput
-from trimtab.core.protocols import Choices
+from trimtab.core.protocols import Choices, Range
 from trimtab.core.values import Options, Scalar
 
 GROUPS = ("formats", "runtimes", "meters", "techniques", "stores", "trackers")
@@ -127,15 +127,20 @@ def defaults(group: str, name: str) -> dict[str, Scalar]:
 
 def choices(group: str, name: str) -> dict[str, tuple[Scalar, ...]]:
     """Return the search dimensions of a plug-in: option name to the values worth trying."""
-    kind = plugin_class(group, name)
-    hints = get_type_hints(kind.__init__, include_extras=True)
-    found: dict[str, tuple[Scalar, ...]] = {}
+    return {option: mark.values for option, mark in _marks(group, name) if isinstance(mark, Choices)}
+
+
+def ranges(group: str, name: str) -> dict[str, Range]:
+    """Return the search dimensions of a plug-in that are numbers: option name to those worth trying."""
+    return {option: mark for option, mark in _marks(group, name) if isinstance(mark, Range)}
+
+
+def _marks(group: str, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the options of a plug-in that are annotated, with everything that marks them."""
+    hints = get_type_hints(plugin_class(group, name).__init__, include_extras=True)
     for option, hint in hints.items():
         if get_origin(hint) is Annotated:
-            for mark in get_args(hint)[1:]:
-                if isinstance(mark, Choices):
-                    found[option] = mark.values
-    return found
+            yield from ((option, mark) for mark in get_args(hint)[1:])
 
 
 def telling(technique: str, given: Options) -> Options:

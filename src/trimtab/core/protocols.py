@@ -2,7 +2,7 @@
 
 Built-in and foreign plug-ins are found through the same entry-point groups (see `core/plugins.py`).
 Options of a plug-in are the typed keyword arguments of its class; `Annotated[float, Choices(0.25, 0.5)]`
-marks one that a search may vary.
+marks one that a search may vary, `Annotated[float, Range(0.1, 0.9)]` one whose numbers it may propose.
 """
 
 from __future__ import annotations
@@ -42,6 +42,15 @@ class Choices:
 
     def __init__(self, *values: Scalar) -> None:
         object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Marks a keyword argument as a dimension of the search, with the numbers worth trying: least, most, and steps."""
+
+    low: float
+    high: float
+    step: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +221,8 @@ class Context:
     `evaluate(variant)` returns what is lost on the select split, in the metric's unit (0.01 is one point worse than
     the original); `evaluate(variant, most)` looks only at as many items as it takes to tell whether more than `most`
     is lost. `time(variant)` returns the seconds of one call at the goal's workload. `deadline` is in
-    `time.monotonic()` seconds; a technique that goes on much longer is ended.
+    `time.monotonic()` seconds; a technique that goes on much longer is ended. `shared` is a folder of the whole run for
+    what is dear to find out twice, such as a teacher's answers; None where there is only the own one.
     """
 
     task: Task
@@ -222,11 +232,18 @@ class Context:
     deadline: float
     evaluate: Evaluate
     time: Callable[[Variant], float]
+    shared: Path | None = None
 
 
 @runtime_checkable
 class Technique(Protocol):
-    """Maps a variant to a variant. Never changes the one it is given."""
+    """Maps a variant to a variant. Never changes the one it is given.
+
+    What else a technique may say of itself, as attributes of its class: `order` (what gains most for its cost has the
+    least), `lossless` and `produces` (exports), `saves` (the only reading that it improves), `needs_training` (what it
+    makes is no good before it is trained), `trains` (what others changed), and `resumes`: what a killed run left half
+    made in its folder is what it goes on from.
+    """
 
     name: str
 

@@ -27,6 +27,7 @@ SHORT_NAMES = {
     "p90": "latency_p90",
     "p99": "latency_p99",
     "size": "bytes",
+    "compressed": "bytes_compressed",
     "memory": "peak_memory",
 }
 """What people type for a reading, and its name."""
@@ -34,7 +35,7 @@ SHORT_NAMES = {
 _UNITS = {
     "latency_mean": _TIMES, "latency_p50": _TIMES, "latency_p90": _TIMES, "latency_p99": _TIMES,
     "latency_end_to_end": _TIMES, "load_time": _TIMES, "first_call": _TIMES,
-    "bytes": _SIZES, "peak_memory": _SIZES,
+    "bytes": _SIZES, "bytes_compressed": _SIZES, "peak_memory": _SIZES,
     "macs": _COUNTS, "macs_nonzero": _COUNTS, "parameters": _COUNTS, "throughput": _COUNTS,
 }  # fmt: skip
 

@@ -31,13 +31,14 @@ from trimtab.formats import torch_macs
 from trimtab.formats.states import States, with_states
 from trimtab.formats.torch_changes import changes, completed
 from trimtab.formats.torch_export import module_to_model
-from trimtab.formats.torch_structure import Edit
+from trimtab.formats.torch_structure import Arguments, Edit
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, describe, evaluated, first_line, forward_inputs, import_torch
 from trimtab.formats.torch_weights import Aliases, few, load_weights, read_safetensors, unshared
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*|.+\.py:[A-Za-z_]\w*")
 _RECIPE = "module.json"
 _WEIGHTS = "weights.safetensors"
+_HARMLESS = ("trimtab.students.networks:build",)  # factories that nobody has to be trusted for: plain sizes, no code
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".safetensors")
 
 
@@ -45,13 +46,14 @@ _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".safetensors")
 class Recipe:
     """How to build a module again.
 
-    `factory` is `package.module:function`, found in the folder `search_path`, or `/path/file.py:function`.
-    `edits` is what was changed since in what the factory builds. `aliases` are tensors that share the memory of another
-    one; `source` is the digest of the code of the factory and of every layer it builds.
+    `factory` is `package.module:function`, found in the folder `search_path`, or `/path/file.py:function`, called with
+    `arguments`. `edits` is what was changed since in what it builds. `aliases` are tensors that share the memory of
+    another one; `source` is the digest of the code of the factory and of every layer it builds.
     """
 
     factory: str
     search_path: str
+    arguments: Arguments = ()
     edits: tuple[Edit, ...] = ()
     aliases: Aliases = ()
     source: str
@@ -111,7 +113,7 @@ class TorchFormat:
         recipe = _read(path)
         if opening.weights or opening.states or opening.example:
             raise BadInput(f"{path} holds its own weights, states and inputs: leave --weights, --state and --input out")
-        if not opening.trust_pickle:
+        if not opening.trust_pickle and recipe.factory not in _HARMLESS:
             raise Unsafe(
                 f"{path} runs code when it is loaded ({recipe.factory}); open the factory instead, "
                 "or add --trust-pickle if you trust who made it"
@@ -172,6 +174,28 @@ def save_changed(model: Model, module: Any, folder: Path) -> Model:
     return _write(replace(recipe, edits=edits, aliases=aliases), tensors, folder)
 
 
+def save_built(factory: str, arguments: Arguments, module: Any, signature: Signature, folder: Path) -> Model:
+    """Save what a factory of an installed package has built with plain arguments, whatever its weights are now.
+
+    Args:
+        factory: `package.module:function`, which is called with the arguments, by name, when the model is loaded.
+        arguments: Numbers, texts and tuples of them.
+        module: What the factory has built.
+        signature: What the module takes and answers.
+        folder: Where a folder for the model is made.
+    """
+    tensors, aliases = unshared(module)
+    recipe = Recipe(
+        factory=factory,
+        search_path="",
+        arguments=arguments,
+        aliases=aliases,
+        source=_source_digest(module, factory, ""),
+        signature=signature,
+    )
+    return _write(recipe, tensors, folder)
+
+
 def _described(
     module: Any, inputs: Sequence[TensorSpec], output_names: Sequence[str], what: str, *, compute: bool
 ) -> Signature:
@@ -181,7 +205,7 @@ def _described(
         raise BadInput(f"{what} can't run on its example inputs {_typed(inputs)}: {first_line(error)}") from error
 
 
-def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
+def _build(factory: str, search_path: str = "", arguments: Arguments = ()) -> tuple[ModuleType, Any]:
     """Return the factory's Python module and the module that it builds, in evaluation mode."""
     torch = import_torch("building a PyTorch model")
     code = _import(factory, search_path)
@@ -192,11 +216,14 @@ def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
         raise BadInput(f"{code.__name__} has no {name!r}; it has: {few(public) or 'nothing to call'}")
     try:
         live = isinstance(make, torch.nn.Module) or not callable(make)
-        module = copy.deepcopy(make) if live else make()  # the one in the file stays as it is, whatever is done to it
+        module = (
+            copy.deepcopy(make) if live else make(**dict(arguments))
+        )  # the one in the file stays as it is, whatever is done to it
     except TrimtabError:
         raise
     except (Exception, SystemExit) as error:  # whatever their code raises is told in one line
-        raise BadInput(f"{factory} failed ({first_line(error)}); it must build the module without arguments") from error
+        how = f"it was built with {dict(arguments)}" if arguments else "it must build the module without arguments"
+        raise BadInput(f"{factory} failed ({first_line(error)}); {how}") from error
     if not isinstance(module, torch.nn.Module):
         raise BadInput(f"{factory} gave a {type(module).__name__}, not a torch.nn.Module")
     return code, module.eval()
@@ -204,7 +231,7 @@ def _build(factory: str, search_path: str = "") -> tuple[ModuleType, Any]:
 
 def _from_factory(recipe: Recipe) -> Any:
     """Return the module as its factory builds it; refuse when its code has changed since the model was opened."""
-    _, module = _build(recipe.factory, recipe.search_path)
+    _, module = _build(recipe.factory, recipe.search_path, recipe.arguments)
     if _source_digest(module, recipe.factory, recipe.search_path) != recipe.source:
         raise BadInput(f"the code of {recipe.factory} has changed since the model was opened; open it again")
     return module
@@ -362,5 +389,5 @@ def _read(path: Path) -> Recipe:
 
 def _digest(path: Path, recipe: Recipe) -> str:
     name = recipe.factory.rpartition(":")[2]
-    edits = (dumps(recipe.edits),) if recipe.edits else ()
-    return content_digest(digest_files([path / _WEIGHTS]), recipe.source, name, recipe.aliases, *edits)
+    more = [dumps(each) for each in (recipe.arguments, recipe.edits) if each]
+    return content_digest(digest_files([path / _WEIGHTS]), recipe.source, name, recipe.aliases, *more)

@@ -12,8 +12,10 @@ from trimtab.reports.terminal import listing, plain
 from trimtab.stats.paired import Interval
 from trimtab.training.arms import Recipes
 from trimtab.training.checkpoint import Epoch
+from trimtab.training.memory import Memory
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 _MOST_OPERATORS = 10
@@ -87,6 +89,38 @@ def recipes_table(found: Recipes) -> Table:
             cells[5] = f"{arm.cost.value:.2f}× ({arm.cost.low:.2f}–{arm.cost.high:.2f})"
         table.add_row(*(plain(cell) for cell in cells[: len(columns)]))
     return table
+
+
+def memory_table(found: Memory) -> Group:
+    """Return what a step holds after each phase, and what every measure saves of it."""
+    from rich.console import Group
+
+    asked = found.steps[0]
+    timeline = listing("after", "parameters", "gradients", "optimizer", "activations", "together", left=("after",))
+    for phase in asked.phases:
+        sizes = (phase.parameters, phase.gradients, phase.optimizer, phase.activations, phase.total)
+        timeline.add_row(plain(phase.name), *(plain(words.quantity(size, "B", "memory")) for size in sizes))
+    saved = listing("", "activations", "most in tensors", "saved", "resident", "saved", left=("",))
+    for step in found.steps:
+        if not step.phases:
+            continue
+        kept = max(phase.activations for phase in step.phases)
+        pairs = ((step.peak, asked.peak), (step.resident, asked.resident))
+        cells = [cell for size, whole in pairs for cell in _saving(size, whole, step is asked)]
+        saved.add_row(*(plain(cell) for cell in (step.name, words.quantity(kept, "B", "memory"), *cells)))
+    failed = [plain(f"{step.name} can't be: {step.reason}") for step in found.steps if step.reason]
+    return Group(f"One step on {words.plural(found.items, 'item')}, tensors counted", timeline, saved, *failed)
+
+
+def _saving(size: int | None, whole: int | None, same: bool) -> tuple[str, str]:
+    """Return a number of bytes, and what it is less than the whole."""
+    if size is None:
+        return "", ""
+    shown = words.quantity(size, "B", "memory")
+    if same or whole is None:
+        return shown, ""
+    sign = "−" if size > whole else ""
+    return shown, sign + words.quantity(abs(whole - size), "B", "memory")
 
 
 def _is_average(name: str) -> bool:

@@ -22,6 +22,7 @@ _LABELS = {
     "latency_end_to_end": "end-to-end latency",
     "cpu_use": "processor use",
     "bytes": "size",
+    "bytes_compressed": "compressed size",
     "compression_bytes": "compression (bytes)",
     "compression_parameters": "compression (parameters)",
     "macs": "MACs",

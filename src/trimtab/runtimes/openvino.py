@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from trimtab.core.engine import unsupported
 from trimtab.core.errors import BadInput, MissingExtra
-from trimtab.core.hints import OPENVINO_PRECISIONS, STATIC_ENGINES, openvino_hints
+from trimtab.core.hints import OPENVINO_PRECISIONS, SPARSE_WEIGHTS, STATIC_ENGINES, openvino_hints
 from trimtab.core.process import silence_telemetry
 from trimtab.core.protocols import Arrays, Engine
-from trimtab.core.values import Machine, Settings, Variant, Workload
+from trimtab.core.values import Machine, Settings, Variant, Workload, options
+
+_SPARSE = 0.5  # the share of zeros from which packed weights are tried
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -33,10 +35,14 @@ class OpenVinoRuntime:
         shapes = [spec.shape for spec in variant.model.signature.inputs]
         if variant.settings.static_shapes and all(isinstance(size, int) for shape in shapes for size in shape):
             return "the shapes of this model are static as it is"
-        return unsupported(variant.settings, "threads", "streams", "precision", "static_shapes")
+        if SPARSE_WEIGHTS in dict(variant.settings.extra) and "sparsify" not in {s.technique for s in variant.steps}:
+            return "its packed weights are for models that sparsify has made sparse"
+        return unsupported(variant.settings, "threads", "streams", "precision", "static_shapes", SPARSE_WEIGHTS)
 
     def settings(self, machine: Machine, workload: Workload) -> Sequence[Settings]:
         """Return fp32, then bf16 and fp16 where the processor computes them, static shapes, and one thread.
+
+        With AMX also packed weights, for models that were made sparse: OpenVINO unpacks them there for int8 products.
 
         Streams serve calls that come at the same time. Calls are timed one after the other, so none are offered.
         """
@@ -47,6 +53,8 @@ class OpenVinoRuntime:
         found += [Settings(runtime=self.name, precision=name, static_shapes=True) for name in precisions[:2]]
         if machine.cores > 1:
             found += [Settings(runtime=self.name, precision=precision, threads=1) for precision in precisions[:2]]
+        if "amx_int8" in machine.flags:
+            found.append(Settings(runtime=self.name, precision="fp32", extra=options({SPARSE_WEIGHTS: _SPARSE})))
         return found
 
     def load(self, variant: Variant) -> Engine:

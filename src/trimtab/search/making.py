@@ -24,6 +24,9 @@ from trimtab.meters.predict import answers, predictions
 from trimtab.runtimes.session import ProcessSession, open_session
 from trimtab.search.cluster import Cluster, most_s
 
+SHARED = "shared"
+"""The folder, beside those of the variants, of what several techniques use."""
+
 _ENOUGH = 100  # equal answers of the same weights on another engine: the proof will ask for all of them
 
 
@@ -63,7 +66,8 @@ def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path, clu
     kept = _kept(shop, parent, step)
 
     def anew() -> Made:
-        shutil.rmtree(kept.parent, ignore_errors=True)  # what a killed run left half made
+        if not getattr(technique, "resumes", False):
+            shutil.rmtree(kept.parent, ignore_errors=True)  # what a killed run left half made
         make_folder(kept.parent)
         start = time.monotonic()
         if cluster is not None and not needs_target(technique):
@@ -189,6 +193,7 @@ class Maker:
             deadline=time.monotonic() + seconds,
             evaluate=self.evaluate,
             time=self.time,
+            shared=make_folder(self._shop.folder / SHARED),
         )
         with disk_errors(folder):
             made = technique.apply(parent, context)

@@ -6,7 +6,7 @@ The parts are generators of variants: the search asks for the next one only when
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,14 @@ from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Runtime, Technique
 from trimtab.core.values import Goal, Machine, NoWorse, Ratio, Settings, Step, Task, Trial, Variant, options
 from trimtab.search.race import Race, same_weights
+from trimtab.search.study import Study
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
 _NEARLY = 1.5  # a variant that lost less than that many times what is allowed may keep it with another option
 _WORTH = 0.9  # a variant this much faster than the best is worth repairing: layers in float cost time again
-_SCHOOL = 0.4  # the share of the time left that training one variant may take
+_CHANGED = 0.05  # of the answers are others after training, typically: so much doubt the proof will have
+_LEARNING = 0.4  # the share of the time left that a technique may take which trains what it makes by itself
+_LESSONS = 2  # of the networks of which something fast loses too much
 _RESCUE = 0.6  # the share of the time left that repairing one variant may take
 
 
@@ -47,7 +50,7 @@ def toolbox(only: Sequence[str] = (), *, train: bool = False) -> Toolbox:
     def chosen(group: str, cost: str) -> tuple[Any, ...]:
         named = [name for name in known[group] if name in only]
         made = [plugins.make(group, name) for name in named or known[group]]
-        usual = (each for each in made if named or train or not (needs_training(each) or trains(each)))
+        usual = (each for each in made if named or train or not (needs_training(each) or trains(each) or learns(each)))
         return tuple(sorted(usual, key=lambda each: getattr(each, cost, 0.0)))
 
     return Toolbox(runtimes=chosen("runtimes", "startup_s"), techniques=chosen("techniques", "order"))
@@ -69,6 +72,14 @@ def needs_training(technique: Technique) -> bool:
 def trains(technique: Technique) -> bool:
     """Say whether a technique trains what others have changed."""
     return bool(getattr(technique, "trains", False))
+
+
+def learns(technique: Technique) -> bool:
+    """Say whether a technique trains what it makes by itself, such as quantization-aware training.
+
+    It is the last of a chain: what others have changed is trained before.
+    """
+    return bool(getattr(technique, "learns", False))
 
 
 def untouched(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -118,24 +129,60 @@ def touched(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 
 def trained(race: Race, tools: Toolbox) -> Iterator[Variant]:
-    """Yield what comes of changing the network itself and training it again, each then made faster by other means.
-
-    Every such technique is tried with its default first. Where that keeps the goal stronger values of its first option
-    follow until one doesn't, else milder ones until one does; its choices stand from mild to strong.
-    """
-    trainer = _trainer(race, tools)
-    if trainer is None:
+    """Yield what comes of changing the network itself and training it again, each then quantized (see `study`)."""
+    trainer, task = _trainer(race, tools), race.shop.task
+    able = (t for t in tools.techniques if needs_training(t))
+    makers = tuple(t for t in able if t.refuses(race.shop.original, task) is None)
+    plain = next(iter(kept_untouched(race)), None)
+    if trainer is None or not makers or plain is None or race.goal.max_drop is None:
         return
+    yield from Study(
+        race=race,
+        makers=makers,
+        trainer=trainer,
+        allowed=_typical_loss(task, race.goal.max_drop),
+        plain=plain,
+        finish=lambda variant: _finished(race, tools, variant),
+        said=race.progress.stage,
+    ).variants()
+
+
+def _typical_loss(task: Task, max_drop: float) -> float:
+    """Return what a network that changes a few answers in a hundred may lose on the select split to be proven."""
+    split = task.split("certify")
+    items = 0 if split is None else len(split)
+    doubt = 1.645 * np.sqrt(_CHANGED / max(items, 1)) if task.kind in ("classification", "binary") else 0.0
+    return float(max(max_drop - doubt, 0.2 * max_drop))
+
+
+def taught(race: Race, tools: Toolbox) -> Iterator[Variant]:
+    """Yield what techniques make that train by themselves, such as quantization-aware training.
+
+    One that improves any goal starts from the networks, as given or trained, of which something fast loses too much;
+    one that `saves` a single reading from the model as given.
+    """
     for technique in tools.techniques:
-        if not needs_training(technique) or technique.refuses(race.shop.original, race.shop.task) is not None:
+        if not learns(technique) or not _useful(technique, race.goal):
             continue
-        good = yield from _retrained(race, tools, Step(technique=technique.name), trainer)
-        for option, values in list(plugins.choices("techniques", technique.name).items())[:1]:
-            place = values.index(plugins.defaults("techniques", technique.name)[option])
-            for value in values[place + 1 :] if good else values[:place][::-1]:
-                step = Step(technique=technique.name, options=options({option: value}))
-                if (yield from _retrained(race, tools, step, trainer)) != good:
-                    break
+        saving = getattr(technique, "saves", None) is not None
+        parents = [race.shop.original] if saving else list(dict.fromkeys(_lossy(race)))
+        for parent in parents[:_LESSONS]:
+            if technique.refuses(parent, race.shop.task) is None:
+                yield from _applied(race, tools, parent, Step(technique=technique.name), _LEARNING)
+
+
+def _lossy(race: Race) -> Iterator[Variant]:
+    """Yield the networks, as given or as they were last trained, of which something fast loses too much."""
+    for trial in _doubtful(race):
+        taught_by = [end for end, step in enumerate(trial.steps, 1) if _trained_by(step)]
+        steps = trial.steps[: max(taught_by, default=0)]
+        network = race.variants.get(steps) if steps else race.shop.original
+        if network is not None:
+            yield network
+
+
+def _trained_by(step: Step) -> bool:
+    return bool(getattr(plugins.plugin_class("techniques", step.technique), "trains", False))
 
 
 def nearly(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -222,7 +269,7 @@ def refined(race: Race, tools: Toolbox) -> Iterator[Variant]:
 
 def everything(race: Race, tools: Toolbox) -> Iterator[Variant]:
     """Yield all of the above, what gains most for its cost first."""
-    parts = (untouched, touched, tuned, unfused, trained, nearly, rescued, refined, varied, refined)
+    parts = (untouched, touched, tuned, trained, unfused, nearly, rescued, taught, refined, varied, refined)
     return itertools.chain.from_iterable(part(race, tools) for part in parts)
 
 
@@ -280,6 +327,15 @@ def _previewed(technique: Technique, known: Sequence[Variant], task: Task, goal:
         )
     if reason and not exports:
         return f"not tried: {name}: {reason}"
+    if trains(technique):
+        return f"training: {name}, of what other techniques have changed"
+    if learns(technique):
+        return f"training by itself: {name}, of what is fast and loses too much, or to save what the goal names"
+    spans = "; ".join(
+        f"{each}: {span.low:g} to {span.high:g}" for each, span in plugins.ranges("techniques", name).items()
+    )
+    if needs_training(technique) and spans:
+        return f"change, to be trained: {name} ({spans})"
     varies = plugins.choices("techniques", name)
     words = "; ".join(f"{option}: {', '.join(map(str, values))}" for option, values in varies.items())
     made = f", on what {' or '.join(exports)} makes, if it takes that" if reason else ""
@@ -294,24 +350,18 @@ def _trainer(race: Race, tools: Toolbox) -> Technique | None:
 
 def _quick(technique: Technique) -> bool:
     """Say whether a technique changes weights, by itself and at once."""
-    return not (lossless(technique) or trains(technique) or hasattr(technique, "rescue"))
+    return not (lossless(technique) or trains(technique) or learns(technique) or hasattr(technique, "rescue"))
 
 
-def _retrained(race: Race, tools: Toolbox, step: Step, trainer: Technique) -> Generator[Variant, None, bool]:
-    """Yield what a step and training make of the original, also quantized; return whether any keeps the goal."""
-    changed = race.made(race.shop.original, step)
-    learnt = None if changed is None else race.made(changed, Step(technique=trainer.name), _SCHOOL)
-    if learnt is None:
-        return False
-    made = race.made
-    known = list(_sources(learnt, race.shop.task, tools, lambda expected: made(learnt, expected.steps[-1])))
+def _finished(race: Race, tools: Toolbox, learnt: Variant) -> Iterator[Variant]:
+    """Yield a trained variant on every runtime, as it is and by what needs no training."""
+    task, make = race.shop.task, race.made
+    known = list(_sources(learnt, task, tools, lambda expected: make(learnt, expected.steps[-1])))
     for variant in known:
         yield from _on_best(race, tools, variant)
     for technique in tools.techniques:
         if _quick(technique) and not needs_training(technique) and _useful(technique, race.goal):
             yield from _applied_to_first(race, tools, known, technique)
-    depth = len(learnt.steps)
-    return any(trial.state == "kept" and trial.steps[:depth] == learnt.steps for trial in race.trials)
 
 
 def _applied_to_first(
@@ -426,7 +476,7 @@ def _promising(race: Race) -> list[Trial]:
 def _parent(race: Race, tools: Toolbox, trial: Trial) -> Variant | None:
     """Return the variant that the last step of a trial was applied to."""
     before = trial.steps[:-1]
-    return next((source for source in sources(race, tools) if source.steps == before), None)
+    return race.variants.get(before) or next((each for each in sources(race, tools) if each.steps == before), None)
 
 
 def kept_untouched(race: Race) -> list[Trial]:

@@ -68,8 +68,9 @@ class Race:
     The reference is the model as given; its worker stays open, so that every candidate is timed in turn with it.
     `latency_s` is what a call of it takes, kept for a run that goes on; `outputs` are its answers on the select split,
     None without data. `names` are the trials of the plan so far: a run that continues another one meets those in the
-    journal again, in their order. `short` says that something was not tried for want of time or trials. On a `cluster`
-    variants are made, never timed.
+    journal again, in their order. `short` says that something was not tried for want of time or trials. `variants` are
+    those that techniques made, by their steps, and `making_s` the seconds that the last step of each took. On a
+    `cluster` variants are made, never timed.
     """
 
     shop: Shop
@@ -83,9 +84,10 @@ class Race:
     names: list[str] = field(default_factory=list)
     short: bool = False
     corrected: dict[str, Trial] = field(default_factory=dict)
+    variants: dict[tuple[Step, ...], Variant] = field(default_factory=dict)
+    making_s: dict[tuple[Step, ...], float] = field(default_factory=dict)
     cluster: Cluster | None = None
     _reference: tuple[ProcessSession, Arrays] | None = None
-    _making_s: dict[tuple[Step, ...], float] = field(default_factory=dict)
     _twins: dict[tuple[tuple[Step, ...], str, str | None], Judged] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -141,7 +143,8 @@ class Race:
             state: TrialState = "skipped" if isinstance(error, NothingToGain) else "failed"
             self._end(replace(blank, state=state, reason=str(error)), start)
             return None
-        self._making_s[found.variant.steps] = found.seconds
+        self.making_s[found.variant.steps] = found.seconds
+        self.variants[found.variant.steps] = found.variant
         return found.variant
 
     def run(self, variant: Variant) -> Trial:
@@ -354,7 +357,7 @@ class Race:
             state="failed",
             reason="",
             log=self._log(name),
-            making_s=self._making_s.get(steps, 0.0),
+            making_s=self.making_s.get(steps, 0.0),
         )
 
     def _end(self, trial: Trial, start: float) -> Trial:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -11,13 +10,14 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from trimtab.core.errors import BadInput, MissingExtra, NothingToGain, Refused
-from trimtab.core.protocols import Array, Choices, Context
+from trimtab.core.errors import BadInput, MissingExtra, NothingToGain
+from trimtab.core.protocols import Array, Context, Range
 from trimtab.core.values import Step, Task, Variant
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import import_torch, load_live, quiet
+from trimtab.techniques.chains import chain_of, moving_like, put, replaceable, replacements, weight_of
 from trimtab.techniques.int8 import SEPARATOR, kept, options_of
-from trimtab.techniques.structure import answers, harmless, refusal, tied
+from trimtab.techniques.structure import refusal
 
 LAYERS = ("all", "linear", "conv")
 METHODS = ("tucker", "cp")
@@ -36,7 +36,7 @@ class Factorize:
     those whose weights others share and those that the module fails without.
     """
 
-    energy: Annotated[float, Choices(0.95, 0.9, 0.8)] = 0.9
+    energy: Annotated[float, Range(0.5, 0.98, 0.01)] = 0.9
     layers: str = "all"
     convolution: str = "tucker"
     keep: str = ""
@@ -65,19 +65,11 @@ class Factorize:
             Refused: The module fails with every one of the new layers.
         """
         module, signature = load_live(variant.model), variant.model.signature
-        before = answers(copy.deepcopy(module), signature)
         chains = dict(self._chains(module, context.seed))
         if not chains:
             raise NothingToGain(f"no layer would take fewer multiply-accumulates at energy {self.energy:g}")
 
-        def works(names: Sequence[str]) -> bool:
-            made = answers(_replaced(module, {name: chains[name] for name in names}), signature)
-            return made is not None and made == before
-
-        sound = harmless(list(chains), works)
-        if not sound:
-            raise Refused("this module fails with any of its layers replaced: its code looks into them")
-        made = _replaced(module, {name: chains[name] for name in sound})
+        made, sound = put(chains, module, signature)
         names = {*kept(self.keep), *chains} - set(sound)
         chosen = options_of(self, keep=SEPARATOR.join(sorted(names)))
         step = Step(technique=self.name, options=chosen, seed=context.seed)
@@ -85,22 +77,12 @@ class Factorize:
 
     def changes(self, before: Variant, after: Variant) -> tuple[str, ...]:
         """Return which layers were replaced, by what."""
-        old, new = load_live(before.model), load_live(after.model)
-        nn = import_torch("factorization").nn
-        return tuple(
-            f"{name}: {_size(layer)} → {', '.join(map(_size, new.get_submodule(name)))}"
-            for name, layer in old.named_modules()
-            if isinstance(layer, nn.Linear | nn.Conv2d) and isinstance(new.get_submodule(name), nn.Sequential)
-        )
+        return replacements(load_live(before.model), load_live(after.model))
 
     def _chains(self, module: Any, seed: int) -> Iterator[tuple[str, Any]]:
         """Yield the name of each layer that is worth it with the chain in its place."""
-        nn, shared, asked = import_torch("factorization").nn, tied(module), set(kept(self.keep))
-        if unknown := asked - {name for name, _ in module.named_modules()}:
-            raise BadInput(f"the module has no layer named {min(unknown)!r} to keep")
-        for name, layer in module.named_modules():
-            if not name or name in asked or not _plain(layer, shared):
-                continue
+        nn = import_torch("factorization").nn
+        for name, layer in replaceable(module, kept(self.keep)):
             # Subclasses, such as the projection inside MultiheadAttention, are read by other code than their own.
             if type(layer) is nn.Linear and self.layers != "conv":
                 chain = linear_chain(layer, self.energy)
@@ -113,16 +95,9 @@ class Factorize:
                 yield name, chain
 
 
-def _plain(layer: Any, shared: set[int]) -> bool:
-    """Say whether a layer is no more than its weights, and no other one has them."""
-    own = dict(layer.named_parameters())
-    hooked = layer._forward_hooks or layer._forward_pre_hooks  # such as those that compute a weight from others
-    return not hooked and not own.keys() - {"weight", "bias"} and not any(id(value) in shared for value in own.values())
-
-
 def linear_chain(layer: Any, energy: float) -> Any:
     """Return two linear layers in place of one, None where they would not save multiply-accumulates."""
-    nn, weight = import_torch("factorization").nn, _values(layer)
+    nn, weight = import_torch("factorization").nn, weight_of(layer)
     makes, takes = weight.shape
     left, values, right = np.linalg.svd(weight, full_matrices=False)
     most = (makes * takes - 1) // (makes + takes)  # rank × (makes + takes) < makes × takes
@@ -132,7 +107,7 @@ def linear_chain(layer: Any, energy: float) -> Any:
     spread = np.sqrt(values[:rank])  # half of each singular value on either side keeps both factors of one size
     first = nn.Linear(takes, rank, bias=False)
     second = nn.Linear(rank, makes, bias=layer.bias is not None)
-    return _chain(layer, (first, spread[:, None] * right[:rank]), (second, left[:, :rank] * spread))
+    return chain_of(layer, (first, spread[:, None] * right[:rank]), (second, left[:, :rank] * spread))
 
 
 def tucker_chain(layer: Any, energy: float, seed: int) -> Any:
@@ -141,7 +116,7 @@ def tucker_chain(layer: Any, energy: float, seed: int) -> Any:
     The two ranks share what may be lost, so that the whole keeps the energy (De Lathauwer et al. 2000, property 10). A
     side of full rank gets no 1×1 convolution.
     """
-    weight = _values(layer)
+    weight = weight_of(layer)
     enough = 1 - (1 - energy) / 2
     unfolded = [np.moveaxis(weight, mode, 0).reshape(size, -1) for mode, size in enumerate(weight.shape[:2])]
     exact = tuple(rank_of(np.linalg.svd(matrix, compute_uv=False), enough) for matrix in unfolded)
@@ -158,7 +133,7 @@ def cp_chain(layer: Any, energy: float, seed: int) -> Any:
 
     Ranks, multiples of 8, are doubled until the factors, fitted by alternating least squares, keep the energy.
     """
-    parafac, weight = _tensorly().decomposition.parafac, _values(layer)
+    parafac, weight = _tensorly().decomposition.parafac, weight_of(layer)
     makes, takes, height, breadth = weight.shape
     down, across = layer.stride
     each = takes * down * across + height * across + breadth + makes  # products of one rank per output position
@@ -208,12 +183,12 @@ def _tucker(layer: Any, weight: Array, both: tuple[int, int], seed: int) -> Any:
         (core, factors), _ = _tensorly().decomposition.partial_tucker(weight, sizes, modes, random_state=seed)
     sides = dict(zip(ranks, factors, strict=True))
     bias = layer.bias is not None
-    steps = [(_kernel(layer, takes, makes, bias=bias and 0 not in ranks), core)]
+    steps = [(moving_like(layer, takes, makes, bias=bias and 0 not in ranks), core)]
     if 1 in ranks:
         steps.insert(0, (nn.Conv2d(layer.in_channels, takes, 1, bias=False), sides[1].T[:, :, None, None]))
     if 0 in ranks:
         steps.append((nn.Conv2d(makes, layer.out_channels, 1, bias=bias), sides[0][:, :, None, None]))
-    return _chain(layer, *steps)
+    return chain_of(layer, *steps)
 
 
 def _cp(layer: Any, factors: Sequence[Array]) -> Any:
@@ -223,9 +198,9 @@ def _cp(layer: Any, factors: Sequence[Array]) -> Any:
     rank = makes.shape[1]
     steps = [(nn.Conv2d(layer.in_channels, rank, 1, bias=False), takes.T[:, :, None, None])]
     for axis, factor in ((0, column.T[:, None, :, None]), (1, row.T[:, None, None, :])):
-        steps.append((_kernel(layer, rank, rank, bias=False, groups=rank, axis=axis), factor))
+        steps.append((moving_like(layer, rank, rank, bias=False, groups=rank, axis=axis), factor))
     steps.append((nn.Conv2d(rank, layer.out_channels, 1, bias=layer.bias is not None), makes[:, :, None, None]))
-    return _chain(layer, *steps)
+    return chain_of(layer, *steps)
 
 
 def _balanced(factors: Sequence[Array]) -> list[Array]:
@@ -233,56 +208,6 @@ def _balanced(factors: Sequence[Array]) -> list[Array]:
     norms = np.array([np.maximum(np.linalg.norm(factor, axis=0), np.finfo(np.float64).tiny) for factor in factors])
     mean = np.exp(np.log(norms).mean(axis=0))
     return [factor * (mean / norm) for factor, norm in zip(factors, norms, strict=True)]
-
-
-def _kernel(layer: Any, takes: int, makes: int, *, bias: bool, groups: int = 1, axis: int | None = None) -> Any:
-    """Return a convolution of other channels that moves over its inputs as a layer does, along one axis or both."""
-
-    def along(sizes: Any, rest: int) -> Any:
-        return sizes if axis is None else tuple(size if each == axis else rest for each, size in enumerate(sizes))
-
-    return import_torch("factorization").nn.Conv2d(
-        takes,
-        makes,
-        along(layer.kernel_size, 1),
-        stride=along(layer.stride, 1),
-        padding=layer.padding if isinstance(layer.padding, str) else along(layer.padding, 0),
-        dilation=along(layer.dilation, 1),
-        groups=groups,
-        bias=bias,
-        padding_mode=layer.padding_mode,
-    )
-
-
-def _chain(layer: Any, *steps: tuple[Any, Array]) -> Any:
-    """Return the layers with their weights as a Sequential; the last one takes the bias of the layer they replace."""
-    torch = import_torch("factorization")
-    with torch.no_grad():
-        for step, weight in steps:
-            step.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
-        if layer.bias is not None:
-            steps[-1][0].bias.copy_(layer.bias)
-    return torch.nn.Sequential(*(step for step, _ in steps)).to(layer.weight.dtype).train(layer.training)
-
-
-def _replaced(module: Any, chains: dict[str, Any]) -> Any:
-    """Return a copy of a module with copies of the chains in the places of layers."""
-    made = copy.deepcopy(module)
-    for name, chain in chains.items():
-        parent, _, last = name.rpartition(".")
-        setattr(made.get_submodule(parent), last, copy.deepcopy(chain))
-    return made
-
-
-def _values(layer: Any) -> Array:
-    return np.asarray(layer.weight.detach().double().cpu().numpy())
-
-
-def _size(layer: Any) -> str:
-    """Return the channels that a layer takes and makes, and its kernel."""
-    shape = tuple(layer.weight.shape)
-    kernel = f" {'×'.join(map(str, shape[2:]))}" if len(shape) > 2 else ""
-    return f"{getattr(layer, 'in_features', None) or layer.in_channels}→{shape[0]}{kernel}"
 
 
 def _tensorly() -> Any:

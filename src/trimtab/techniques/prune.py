@@ -15,7 +15,7 @@ import numpy as np
 
 from trimtab.core.errors import BadInput, NothingToGain, Refused
 from trimtab.core.files import make_folder
-from trimtab.core.protocols import Array, Choices, Context
+from trimtab.core.protocols import Array, Choices, Context, Range
 from trimtab.core.values import Step, Task, Variant
 from trimtab.data.batches import labels as labels_of
 from trimtab.data.labels import answer_spec
@@ -57,9 +57,9 @@ class Prune:
     their channels, as do those that give the outputs, and those that the module fails without.
     """
 
-    amount: Annotated[float, Choices(0.25, 0.5, 0.75)] = 0.5
+    amount: Annotated[float, Range(0.1, 0.95, 0.01)] = 0.5
     importance: str = "l2"
-    scope: str = "uniform"
+    scope: Annotated[str, Choices("uniform", "global")] = "uniform"
     round_to: int | None = None
     width: bool = False
     keep: str = ""

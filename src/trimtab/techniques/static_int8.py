@@ -24,7 +24,7 @@ Ranges = dict[str, tuple[float, float]]
 
 Feeds = Callable[[], Iterable[Arrays]]
 
-_METHODS = ("minmax", "entropy", "percentile")
+METHODS = ("minmax", "entropy", "percentile")
 _BINS = 2048
 _PERCENTILE = 0.9999
 _TINY = 1e-12
@@ -54,7 +54,7 @@ class StaticInt8:
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse what isn't a float ONNX model, missing calibration data, and an unknown kind of calibration."""
-        if self.calibration not in _METHODS:
+        if self.calibration not in METHODS:
             return f"there is no calibration {self.calibration!r}: choose minmax, entropy or percentile"
         return refusal(variant, task, self.name, ("onnx",), calibrates=True)
 

@@ -98,7 +98,7 @@ def task(network: Network, folder: Path, items: int = ITEMS) -> Task:
     return Task(
         splits=tuple(
             _split(name, network, folder / name, items, seed)
-            for seed, name in enumerate(("calibrate", "select", "certify"))
+            for seed, name in enumerate(("calibrate", "select", "certify", "train"))
         ),
         classes=tuple(f"class {number}" for number in range(CLASSES)),
         digest=f"{network.name} {items}",

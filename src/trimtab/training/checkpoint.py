@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ class Epoch:
     """One pass over the train items: mean loss, validation score (higher is better) and what it took.
 
     `rate` is the learning rate at its end, `seconds` and `cpu_s` wall-clock and processor time without validation,
-    `waited_s` the part of the former in which no item was ready.
+    `waited_s` the part of the former in which no item was ready. `read_s` is what preparing the items took, which went
+    on beside it.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Epoch:
     seconds: float
     cpu_s: float
     waited_s: float
+    read_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,7 @@ class Position:
     steps: int = 0
     loss_sum: float = 0.0
     spent: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    read_s: float = 0.0
     brake: float = 1.0
     switched: bool = False
     best: int | None = None
@@ -56,7 +59,14 @@ class Position:
     notes: tuple[str, ...] = ()
 
 
+FORM = tuple(field.name for kind in (Position, Epoch) for field in fields(kind))
+"""What a checkpoint tells, for its key: one that tells something else was written by other code."""
+
 Tensors = dict[str, Any]
+
+
+class _Foreign(Exception):
+    """The checkpoint is of another fit."""
 
 
 def save(folder: Path, key: str, position: Position, parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -98,15 +108,17 @@ def restore(folder: Path, key: str) -> tuple[Position, dict[str, Any]] | None:
     try:
         with library.safe_open(path, framework="pt") as file:
             told = file.metadata() or {}
+            if told[_KEY] != key:
+                raise _Foreign
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-        of, position, groups = told[_KEY], loads(Position, told[_POSITION]), _groups(told[_GROUPS])
-    except (BadInput, KeyError, OSError, ValueError, library.SafetensorError) as error:
-        raise BadInput(f"the checkpoint {path} is damaged ({error}); delete it and train anew") from error
-    if of != key:
+        position, groups = loads(Position, told[_POSITION]), _groups(told[_GROUPS])
+    except _Foreign:
         raise BadInput(
             f"the checkpoint {path} is of another network, other data, another recipe or other code; "
             "delete it or choose another --output"
-        )
+        ) from None
+    except (BadInput, KeyError, OSError, ValueError, library.SafetensorError) as error:
+        raise BadInput(f"the checkpoint {path} is damaged ({error}); delete it and train anew") from error
     parts: dict[str, Any] = {}
     for name, tensor in flat.items():
         owner, _, rest = name.partition("/")

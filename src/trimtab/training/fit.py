@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ import numpy as np
 
 from trimtab.core.errors import BadInput, TrimtabError
 from trimtab.core.protocols import Array
-from trimtab.core.values import Signature, Task, content_digest
+from trimtab.core.values import Signature, Split, Task, content_digest
 from trimtab.data.batches import labels as labels_of
 from trimtab.formats.torch_tracing import import_torch
 from trimtab.training import checkpoint
 from trimtab.training.augment import Augment, mixed
 from trimtab.training.checkpoint import Epoch, Position
 from trimtab.training.group import ALONE, Group
+from trimtab.training.items import Items, Keeping, kept_items
 from trimtab.training.loader import Batch, Loader
 from trimtab.training.losses import Loss, add_l1
 from trimtab.training.network import Network, seeded, tensors_of, told
@@ -33,6 +34,9 @@ from trimtab.training.teacher import Teacher
 Score = Callable[[Array], float]
 """Tells how good the outputs on the select split are; higher is better."""
 
+Hold = Callable[[float], bool]
+"""Changes the weights after every step, at that many epochs; says whether they are now as they shall be in the end."""
+
 _CHECKPOINT_S = 60.0
 _APART = 1_000_003  # between the seeds of the processes that train together
 _BRAKE, _BRAKES = 0.5, 3  # by how much, and how often, a diverging fit is slowed before it is given up
@@ -42,13 +46,15 @@ _BRAKE, _BRAKES = 0.5, 3  # by how much, and how often, a diverging fit is slowe
 class Fitted:
     """How a fit went: its epochs, the number of the one whose weights the module has now, and what happened.
 
-    `finished` is False where the time was up first: the same call goes on from the checkpoint.
+    `finished` is False where the time was up first: the same call goes on from the checkpoint. `keeping` tells how the
+    items were kept where they were not left as given.
     """
 
     history: tuple[Epoch, ...]
     best: int | None
     notes: tuple[str, ...]
     finished: bool
+    keeping: Keeping | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +62,19 @@ class Course:
     """Where, with whom and how long a fit runs, and who hears of every epoch.
 
     `folder` keeps the checkpoint, `start` names what the fit begins with (the digests of the model and its teachers),
-    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds. Of a `group` of processes
-    the first one judges, keeps the checkpoint, has the clock and tells.
+    `teacher` answers where the recipe distils, `deadline` is in `time.monotonic()` seconds. `begun` hears once of the
+    epochs that were there before, `heard` of every one that ends from then on. `hold` keeps the weights to a
+    constraint; only epochs that end with it kept can be the best. Of a `group` of processes the first one judges,
+    keeps the checkpoint, has the clock and tells.
     """
 
     folder: Path
     start: str
     teacher: Teacher | None = None
     deadline: float = math.inf
+    begun: Callable[[tuple[Epoch, ...]], None] = lambda history: None
     heard: Callable[[Epoch], None] = lambda epoch: None
+    hold: Hold = lambda epochs: True
     group: Group = ALONE
 
 
@@ -124,16 +134,46 @@ def _begun(module: Any, signature: Signature, task: Task, recipe: Recipe, course
     train = task.split("train")
     if train is None:
         raise BadInput("there are no items to train on: give them with --train, or name some of the data train")
-    loader = Loader(task, train, recipe.batch, recipe.seed, course.group.share)
+    _check(recipe, course)
+    items, keeping = _kept_items(task, train, recipe, course)
+    count = math.ceil(recipe.share * len(train))
+    loader = Loader(task, train, recipe.batch, recipe.seed, course.group.share, items=items, count=count)
     if not len(loader):
-        raise BadInput(f"{len(train)} items are too few to train on; give at least a few hundred")
-    if recipe.distill and course.teacher is None:
-        raise BadInput("distill needs a teacher: name one with --teacher")
-    if recipe.distill and course.group.parallel == "pipeline":
-        raise BadInput("a network in stages can't be distilled: its teacher would be asked in every process; use ddp")
-    network = Network(module, signature, task, recipe, course.group)
-    key = content_digest(course.start, repr(signature), task.digest, recipe.options())
-    return _Fit(network, loader, Loss(task, recipe, labels_of(train)), recipe, course, key)
+        found = "there is 1 item" if len(train) == 1 else f"there are {len(train)} items"
+        raise BadInput(
+            f"{found} to train on: a step takes at least two, and a fit a few hundred; give more with --train, or "
+            "let trimtab optimize do what needs no training"
+        )
+    network = Network(module, signature, task, recipe, getattr(course.teacher, "modules", ()), course.group)
+    key = content_digest(course.start, repr(signature), task.digest, recipe.options(), checkpoint.FORM)
+    work = _Fit(network, loader, Loss(task, recipe, labels_of(train)), recipe, course, key)
+    work.keeping = keeping
+    return work
+
+
+def _check(recipe: Recipe, course: Course) -> None:
+    """Raise `BadInput` where a recipe can't be followed in this company."""
+    group = course.group
+    if recipe.taught and course.teacher is None:
+        raise BadInput("distill and hints need a teacher: name one with --teacher")
+    if recipe.taught and group.parallel == "pipeline":
+        raise BadInput("a network in stages can't be taught: its teacher would be asked in every process; use ddp")
+    if recipe.hints and group.size > 1:
+        raise BadInput(
+            "hints are compared in one process only: leave --processes out, or learn from the teacher's answers "
+            "(distill) alone"
+        )
+
+
+def _kept_items(task: Task, train: Split, recipe: Recipe, course: Course) -> tuple[Items, Keeping | None]:
+    """Return the items as they are kept, which the first process of a group has done before another one reads them."""
+    group = course.group
+    if group.rank:
+        group.summed(0.0)
+    found = kept_items(task, train, recipe.store, course.folder / "items", recipe.batch)
+    if not group.rank:
+        group.summed(0.0)
+    return found
 
 
 class _Diverged(ArithmeticError):
@@ -148,9 +188,11 @@ class _Fit:
         self.network, self._loader, self._loss, self._recipe = network, loader, loss, recipe
         self._course, self._group, self._key = course, course.group, key
         self._augment = Augment(recipe.augmentations)
-        self._optimizer = Optimizer(network.module, recipe, network.numbers)
+        self._optimizer = Optimizer(network.trained, recipe, network.numbers)
         self._place = Position()
         self._best: dict[str, Any] = {}
+        self._held = False
+        self.keeping: Keeping | None = None
 
     def begin(self) -> None:
         """Go on from the checkpoint, or begin with one: whatever happens, there is a state to go back to."""
@@ -159,6 +201,8 @@ class _Fit:
                 raise BadInput("the weights hold NaN or infinity before any training; give others with --weights")
             self._seed()
             self._save()
+        self._held = self._course.hold(self._place.epoch + self._place.batch / len(self._loader))
+        self._course.begun(self._place.history)
 
     def over(self) -> bool:
         """Say whether the last epoch is done, or none was better than the best for too long."""
@@ -209,10 +253,11 @@ class _Fit:
         if not math.isfinite(total):
             raise _Diverged(f"the loss was {total} in epoch {place.epoch + 1}, step {place.steps + 1}")
         if recipe.clip is not None:
-            clip(list(self.network.module.parameters()), recipe.clip, group)
+            clip(list(self.network.trained.parameters()), recipe.clip, group)
         done = place.epoch + (place.batch + 1) / len(self._loader)
         self._optimizer.step(share_of_rate(recipe, done) * place.brake)
         self._optimizer.clear()
+        self._held = self._course.hold(done)
         self.network.average()
         return total
 
@@ -224,16 +269,23 @@ class _Fit:
             with self.network.exchanging(number == len(parts)):
                 tensors, wanted = self._augmented(part)
                 outputs = self.network.answer(tensors)
-                loss = self._compared(outputs, wanted)
-                if recipe.distill and self._course.teacher is not None:
-                    with told("what the network answers can't be compared with what its teacher does"):
-                        taught = self._loss.taught(outputs, self._course.teacher(part.rows, tensors))
-                        loss = (1 - recipe.distill) * loss + recipe.distill * taught
+                loss = self._with_teacher(self._compared(outputs, wanted), outputs, part, tensors)
                 loss = loss * (len(part.rows) * group.share[1] / batch.of)
                 with told("the network can't be trained"):
                     loss.backward()
             total += loss.item()
         return group.summed(total)[0] / group.size
+
+    def _with_teacher(self, loss: Any, outputs: Any, batch: Batch, tensors: Mapping[str, Any]) -> Any:
+        """Return the loss against labels together with what the teacher has to say to the same items."""
+        recipe, teacher = self._recipe, self._course.teacher
+        if not recipe.taught or teacher is None:
+            return loss
+        with told("what the network answers can't be compared with what its teacher does"):
+            answers = teacher(batch.rows, tensors)
+            if recipe.distill:
+                loss = (1 - recipe.distill) * loss + recipe.distill * self._loss.taught(outputs, answers)
+            return loss + recipe.hint_weight * self.network.hinted(tensors)
 
     def _learnt_in_stages(self, batch: Batch) -> float:
         """Leave the gradients of a batch in every stage, and return its mean loss."""
@@ -287,9 +339,10 @@ class _Fit:
             seconds=seconds,
             cpu_s=cpu_s,
             waited_s=waited_s,
+            read_s=place.read_s,
         )
         best = place.best
-        if best is None or score > place.history[best - 1].score:
+        if self._held and (best is None or score > place.history[best - 1].score):
             best, self._best = epoch.number, self.network.weights()
         self._place = replace(
             place,
@@ -297,6 +350,7 @@ class _Fit:
             batch=0,
             loss_sum=0.0,
             spent=(0.0, 0.0, 0.0),
+            read_s=0.0,
             best=best,
             history=(*place.history, epoch),
         )
@@ -331,7 +385,9 @@ class _Fit:
         """Give the module the best weights, in evaluation mode, and return how the fit went."""
         self.network.leave(self._best)
         place = self._place
-        return Fitted(history=place.history, best=place.best, notes=place.notes, finished=finished)
+        return Fitted(
+            history=place.history, best=place.best, notes=place.notes, finished=finished, keeping=self.keeping
+        )
 
     def restored(self) -> bool:
         """Go on from the checkpoint; return False where there is none."""
@@ -340,7 +396,7 @@ class _Fit:
             return False
         self._place, parts = found
         self.network.restore(parts)
-        self._optimizer = Optimizer(self.network.module, self._recipe, self.network.numbers)
+        self._optimizer = Optimizer(self.network.trained, self._recipe, self.network.numbers)
         self._optimizer.restore(self._place.switched, parts["optimizer"])
         self._best = self.network.placed(parts.get("best", {}))
         if (random := parts["random"].get(str(self._group.rank))) is None:
@@ -374,14 +430,15 @@ class _Fit:
             said = f"SGD took over from Adam after {place.steps:,} steps"
             self._place = replace(place, switched=True, notes=(*place.notes, said))
 
-    def _clocks(self) -> tuple[float, float, float]:
-        return time.monotonic(), time.process_time(), self._loader.waited_s
+    def _clocks(self) -> tuple[float, float, float, float]:
+        return time.monotonic(), time.process_time(), self._loader.waited_s, self._loader.read_s
 
-    def _spend(self, since: tuple[float, float, float]) -> None:
-        wall, cpu, waited = (now - then for now, then in zip(self._clocks(), since, strict=True))
+    def _spend(self, since: tuple[float, float, float, float]) -> None:
+        wall, cpu, waited, read = (now - then for now, then in zip(self._clocks(), since, strict=True))
         (cpu,) = self._group.summed(cpu)
-        spent = self._place.spent
-        self._place = replace(self._place, spent=(spent[0] + wall, spent[1] + cpu, spent[2] + waited))
+        place, spent = self._place, self._place.spent
+        spent = (spent[0] + wall, spent[1] + cpu, spent[2] + waited)
+        self._place = replace(place, spent=spent, read_s=place.read_s + read)
 
 
 def _parts(batch: Batch, most: int, processes: int = 1) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ from trimtab.core.protocols import Array
 from trimtab.core.values import Split, Task
 from trimtab.data.batches import Feed, feeds
 from trimtab.data.batches import labels as labels_of
+from trimtab.training.items import Items
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,18 +34,35 @@ class Batch:
 class Loader:
     """Batches of a split: the order depends on the seed and the epoch only, so that any epoch can be begun anywhere.
 
+    An epoch sees `count` of them, all by default, and not the same ones in every epoch.
+
     `share` = (part, parts) hands out every parts-th item of each batch, for training in several processes. A last
-    batch of which a share would be a single item is left out: batch normalization can't be trained on it.
+    batch of which a share would be a single item is left out: batch normalization can't be trained on it. `items` hands
+    out what is kept otherwise than the task has it.
+
+    `read_s` adds up the seconds that it took to prepare batches, `waited_s` those of them that the caller had to wait
+    for; the rest was hidden behind what it did with the batch before.
     """
 
-    def __init__(self, task: Task, split: Split, batch: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
-        self._task, self._split, self._batch, self._seed, self._share = task, split, batch, seed, share
+    def __init__(
+        self,
+        task: Task,
+        split: Split,
+        batch: int,
+        seed: int,
+        share: tuple[int, int] = (0, 1),
+        items: Items | None = None,
+        count: int | None = None,
+    ) -> None:
+        self._split, self._batch, self._seed, self._share = split, batch, seed, share
+        self._items: Items = items or (lambda rows: feeds(task, split, rows))
+        self._count = len(split) if count is None else min(count, len(split))
         self._labels = labels_of(split)
-        self.waited_s = 0.0
+        self.waited_s = self.read_s = 0.0
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
-        whole, rest = divmod(len(self._split), self._batch)
+        whole, rest = divmod(self._count, self._batch)
         return whole + (rest >= 2 * self._share[1])
 
     def rows(self, epoch: int, number: int) -> NDArray[np.int64]:
@@ -57,13 +75,10 @@ class Loader:
 
     def _whole(self, epoch: int, number: int) -> NDArray[np.int64]:
         order = _order(self._seed, epoch, len(self._split))
-        return order[number * self._batch : (number + 1) * self._batch]
+        return order[: self._count][number * self._batch : (number + 1) * self._batch]
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Yield every batch from `start` on; the next one is read while the last one is used.
-
-        `waited_s` adds up the seconds that the caller had to wait for them.
-        """
+        """Yield every batch from `start` on; the next one is read while the last one is used."""
         if start >= len(self):
             return
         with ThreadPoolExecutor(1) as reading:
@@ -77,10 +92,13 @@ class Loader:
                 yield ready
 
     def _read(self, epoch: int, number: int) -> Batch:
+        begun = time.monotonic()
         rows = self.rows(epoch, number)
         labels = None if self._labels is None else self._labels[rows]
         of = len(self._whole(epoch, number))
-        return Batch(rows=rows, feed=feeds(self._task, self._split, rows), labels=labels, of=of)
+        batch = Batch(rows=rows, feed=self._items(rows), labels=labels, of=of)
+        self.read_s += time.monotonic() - begun
+        return batch
 
 
 @lru_cache(maxsize=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from trimtab.data.batches import Feed, ahead, batches
 from trimtab.data.labels import answer_spec
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, first_line, import_torch, named_outputs
 from trimtab.training.group import ALONE, Group, raise_if_lost
+from trimtab.training.hints import Hints
 from trimtab.training.optimizers import numbers_of
 from trimtab.training.pipeline import Judge, Pipeline, stage_of
 from trimtab.training.recipe import Recipe
@@ -27,10 +28,19 @@ _AT_ONCE = 256  # items a call, where nothing is learnt
 class Network:
     """A `torch.nn.Module` that is trained in place, with the moving average of its weights where one is wanted.
 
-    In a group of processes each has it whole, and the gradients are averaged over all.
+    `teachers` are live modules whose calls on the same items come before the hints are asked for. In a group of
+    processes each has the network whole, unless the group divides it, and the gradients are averaged over all.
     """
 
-    def __init__(self, module: Any, signature: Signature, task: Task, recipe: Recipe, group: Group = ALONE) -> None:
+    def __init__(
+        self,
+        module: Any,
+        signature: Signature,
+        task: Task,
+        recipe: Recipe,
+        teachers: Sequence[Any] = (),
+        group: Group = ALONE,
+    ) -> None:
         self._torch = import_torch("training")
         self.module, self._signature, self._recipe, self._group = module, signature, recipe, group
         self._output = answer_spec(signature, task.output).name
@@ -42,7 +52,9 @@ class Network:
         if recipe.channels_last:
             module.to(memory_format=self._torch.channels_last)
         self._mean = moving_average(module, recipe.ema, fused=not group.divided) if recipe.ema else None
-        self.numbers = numbers_of(module)
+        self._hints = Hints(recipe.hints, module, teachers, signature, recipe.seed)
+        self._meanwhile.callback(self._hints.close)
+        self.numbers = numbers_of(self.trained)
         if recipe.checkpointing and group.parallel == "pipeline":  # the blocks are those of the whole module
             self._meanwhile.enter_context(recomputing(module, compiled=recipe.compile))
         if group.divided:
@@ -94,6 +106,15 @@ class Network:
         with self._whole.no_sync() if apart else contextlib.nullcontext():
             yield
 
+    @property
+    def trained(self) -> Any:
+        """What is trained: the module, and the adapters of its hints."""
+        return self._torch.nn.ModuleList([self.module, self._hints.adapters])
+
+    def hinted(self, tensors: Mapping[str, Any]) -> Any:
+        """Return the loss of the hints in the last answer, and in the teachers', to these items."""
+        return self._hints.loss(tensors)
+
     def answer(self, tensors: Mapping[str, Any]) -> Any:
         """Return the output that answers, with its graph for the backward pass; images are laid out as is wanted."""
         with self._autocast(), told("the network fails in training"):
@@ -127,11 +148,13 @@ class Network:
     def state(self) -> dict[str, Mapping[str, Any]]:
         """Return the tensors that it takes to go on, whole, by owner; in the first process only."""
         mean = {} if self._mean is None else {"mean": all_whole(self._mean.state_dict(), self._group)}
-        return {"module": all_whole(self.module.state_dict(), self._group), **mean}
+        module = all_whole(self.module.state_dict(), self._group)
+        return {"module": module, "hints": self._hints.adapters.state_dict(), **mean}
 
     def restore(self, parts: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.module.load_state_dict(self.placed(parts["module"]))
+        self._hints.adapters.load_state_dict(parts.get("hints", {}))
         if self._mean is not None:
             self._mean.load_state_dict(all_placed(parts["mean"], self._mean.state_dict()))
 

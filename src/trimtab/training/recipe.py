@@ -16,7 +16,9 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adam-then-sgd")
 SCHEDULES = ("cosine", "step", "one-cycle", "constant")
 AUGMENTATIONS = ("crop", "flip", "rotate", "scale", "erase", "mixup")
 PRECISIONS = ("fp32", "bf16")
+HINTS = ("none", "features", "attention")
 CLASS_WEIGHTS = ("none", "balanced")
+STORES = ("as-given", "float32", "bf16", "uint8")
 LEARNING_RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 3e-4}
 """What is taken when no learning rate is given, by optimizer."""
 
@@ -28,8 +30,10 @@ class Recipe:
     """The options of a fit.
 
     Attributes:
-        epochs: passes over the train split.
-        batch: items a step of the optimizer sees; `accumulate` divides it into that many parts.
+        epochs: passes over the train split, or over a share of it.
+        share: part of the train split that an epoch sees, another one each time.
+        batch: items a step of the optimizer sees.
+        accumulate: equal parts that a batch is seen in, one after the other, so that less is in memory at once.
         optimizer: sgd (momentum, Nesterov), adam, adamw, rmsprop, or adam-then-sgd.
         lr: the highest learning rate; None takes the optimizer's usual one.
         sgd_lr: the learning rate that SGD goes on with in adam-then-sgd; None takes SGD's usual one.
@@ -45,6 +49,8 @@ class Recipe:
         class_weights: "balanced" weighs every class alike in the loss, whatever its number of items.
         distill: share of the loss that is about a teacher's answers instead of labels; 1 needs no labels.
         temperature: softens the answers of both in distillation.
+        hints: what is learnt from inside a teacher: features (maps of activations), attention (where it looks), none.
+        hint_weight: what the loss of the hints is multiplied by before it is added to the rest.
         clip: the largest norm of all gradients together; None clips nothing.
         ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none.
         patience: epochs without a better validation score after which the fit stops; None goes on to the end.
@@ -52,10 +58,12 @@ class Recipe:
         channels_last: lays images out as NHWC, which convolutions on CPUs prefer.
         compile: trains the module as torch.compile compiles it.
         checkpointing: recomputes activations in the backward pass instead of keeping them.
+        store: how the items are kept on disk: as-given, float32, bf16 (rounded) or uint8 (only where it is exact).
         seed: of the order of items, of augmentation and of dropout.
     """
 
     epochs: int = 10
+    share: float = 1.0
     batch: int = 64
     accumulate: int = 1
     optimizer: str = "adam"
@@ -73,6 +81,8 @@ class Recipe:
     class_weights: str = "none"
     distill: float = 0.0
     temperature: float = 4.0
+    hints: str = "none"
+    hint_weight: float = 1.0
     clip: float | None = None
     ema: float = 0.0
     patience: int | None = None
@@ -80,6 +90,7 @@ class Recipe:
     channels_last: bool = False
     compile: bool = False
     checkpointing: bool = False
+    store: str = "as-given"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -97,11 +108,23 @@ class Recipe:
             raise BadInput(f'switch={self.switch!r} is not understood; type "flat", "epoch:5" or "step:2000"')
         if self.batch % self.accumulate:
             raise BadInput(f"batch={self.batch} can't be divided into {self.accumulate} equal parts; change accumulate")
+        if self.compile and self.hints != "none":
+            raise BadInput("hints can't look into a compiled network: leave hints or compile out")
 
     @property
     def augmentations(self) -> tuple[str, ...]:
         """The names of the augmentations, in the order in which they were typed."""
         return () if self.augment == "none" else tuple(name.strip() for name in self.augment.split("+"))
+
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher is needed."""
+        return self.distill > 0 or self.hints != "none"
+
+    @property
+    def live(self) -> bool:
+        """Whether a teacher must answer anew in every step: it is to see augmented items, or to be looked into."""
+        return bool(self.augmentations) or self.hints != "none"
 
     @property
     def switches_at(self) -> tuple[str, int] | None:
@@ -119,10 +142,18 @@ class Recipe:
         return tuple((name, value) for name, value in self.options() if value != usual[name])
 
 
-_WORDS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "class_weights": CLASS_WEIGHTS}
+_WORDS = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "class_weights": CLASS_WEIGHTS,
+    "hints": HINTS,
+    "store": STORES,
+}
 _TINY = 1e-12
 _RANGES: dict[str, tuple[float, float | None, str]] = {
     "epochs": (1, None, "at least 1"),
+    "share": (_TINY, 1 + _TINY, "above 0 and at most 1"),
     "batch": (1, None, "at least 1"),
     "accumulate": (1, None, "at least 1"),
     "lr": (_TINY, None, "above 0"),
@@ -135,6 +166,7 @@ _RANGES: dict[str, tuple[float, float | None, str]] = {
     "dropout": (0, 1, "at least 0 and below 1"),
     "distill": (0, 1 + _TINY, "between 0 and 1"),
     "temperature": (_TINY, None, "above 0"),
+    "hint_weight": (0, None, "at least 0"),
     "clip": (_TINY, None, "above 0"),
     "ema": (0, 1, "at least 0 and below 1"),
     "patience": (1, None, "at least 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 
 from trimtab.core.errors import BadInput
 from trimtab.core.files import whole_file
-from trimtab.core.values import Model, Split, Task, content_digest
+from trimtab.core.values import Model, Signature, Split, Task, content_digest
 from trimtab.data.labels import answer_spec
-from trimtab.formats.torch_tracing import caller, import_torch, load_live
+from trimtab.formats.torch_tracing import FORMATS, caller, import_torch, load_live
 from trimtab.training.network import answers_of
 
 
@@ -31,17 +32,22 @@ class Teacher(Protocol):
 
 
 class LiveTeacher:
-    """Answers to the items as the student sees them: augmented or mixed. Several teachers answer by their mean."""
+    """Answers to the items as the student sees them: augmented or mixed. Several teachers answer by their mean.
 
-    def __init__(self, models: Sequence[Model], task: Task) -> None:
+    `modules` are the live networks, for who wants to look into them while they answer.
+    """
+
+    def __init__(self, models: Sequence[Model], task: Task, device: str = "cpu") -> None:
         self._torch = import_torch("distillation")
-        self._calls = [caller(load_live(model), model.signature) for model in models]
+        self.modules = [load_live(model).to(device) for model in models]
+        self._calls = [caller(live, model.signature) for live, model in zip(self.modules, models, strict=True)]
         self._names = [answer_spec(model.signature, task.output).name for model in models]
 
     def __call__(self, rows: NDArray[np.int64], tensors: Mapping[str, Any]) -> Any:
         """Return the mean of their outputs."""
         with self._torch.no_grad():
             answers = [call(tensors)[name].float() for call, name in zip(self._calls, self._names, strict=True)]
+            _check_alike([tuple(each.shape) for each in answers])
             return sum(answers) / len(answers)
 
 
@@ -51,9 +57,7 @@ class KeptTeacher:
     def __init__(self, models: Sequence[Model], task: Task, split: Split, folder: Path) -> None:
         self._torch = import_torch("distillation")
         kept = [_kept(model, task, split, folder) for model in models]
-        if len({each.shape for each in kept}) > 1:
-            shapes = ", ".join(str(list(each.shape[1:])) for each in kept)
-            raise BadInput(f"the teachers answer in different shapes ({shapes} an item); give teachers of one task")
+        _check_alike([each.shape for each in kept])
         self._answers = kept
 
     def __call__(self, rows: NDArray[np.int64], tensors: Mapping[str, Any]) -> Any:
@@ -61,12 +65,46 @@ class KeptTeacher:
         return self._torch.from_numpy(np.mean([each[rows] for each in self._answers], axis=0))
 
 
-def teacher_of(models: Sequence[Model], task: Task, folder: Path, *, augmented: bool) -> Teacher:
-    """Return the teacher that some models are for the train split of a task: live where items are augmented."""
+def teacher_of(
+    models: Sequence[Model], signature: Signature, task: Task, folder: Path, *, live: bool, device: str = "cpu"
+) -> Teacher:
+    """Return the teacher that some models are for a student of that signature, on the train split of a task.
+
+    It is `live` where it has to answer in every step, on the `device` where the student learns; else its answers are
+    computed once and kept in the folder.
+
+    Raises:
+        BadInput: there are no items to train on, or a model takes or answers something else than the student.
+    """
     split = task.split("train")
     if split is None:
         raise BadInput("distillation needs items to train on: give them with --train")
-    return LiveTeacher(models, task) if augmented else KeptTeacher(models, task, split, folder)
+    for model in models:
+        _check(model, signature, task)
+    return LiveTeacher(models, task, device) if live else KeptTeacher(models, task, split, folder)
+
+
+def _check(teacher: Model, signature: Signature, task: Task) -> None:
+    """Raise `BadInput` when a teacher can't be asked what a student is."""
+    if teacher.format not in FORMATS:
+        raise BadInput(f"the teacher {teacher.path} is {teacher.format}; give one in PyTorch: package.module:factory")
+    theirs, ours = ([(spec.name, spec.dtype) for spec in each.inputs] for each in (teacher.signature, signature))
+    if sorted(theirs) != sorted(ours):
+        told, own = (", ".join(f"{name}:{dtype}" for name, dtype in each) for each in (theirs, ours))
+        raise BadInput(f"the teacher takes {told} and the network {own}; give a teacher of the same inputs")
+    given, wanted = (answer_spec(each, task.output).shape[1:] for each in (teacher.signature, signature))
+    sizes = [[size for size in shape if isinstance(size, int)] for shape in (given, wanted)]
+    if len(sizes[0]) == len(given) and len(sizes[1]) == len(wanted) and math.prod(sizes[0]) != math.prod(sizes[1]):
+        raise BadInput(
+            f"the teacher answers {math.prod(sizes[0])} numbers an item and the network {math.prod(sizes[1])}; "
+            "give a teacher of the same classes"
+        )
+
+
+def _check_alike(shapes: Sequence[tuple[int, ...]]) -> None:
+    if len(set(shapes)) > 1:
+        told = ", ".join(str(list(shape[1:])) for shape in shapes)
+        raise BadInput(f"the teachers answer in different shapes ({told} an item); give teachers of one task")
 
 
 def _kept(model: Model, task: Task, split: Split, folder: Path) -> NDArray[np.float32]:

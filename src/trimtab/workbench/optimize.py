@@ -49,7 +49,7 @@ from trimtab.workbench.playoff import SHARE, play_off
 from trimtab.workbench.proof import MEASURE_SHARE, answers_file, answers_on, once_s
 from trimtab.workbench.report import REPORT, RESULT, read_result, write_report
 from trimtab.workbench.task import check_goal, given_task, lost_limits
-from trimtab.workbench.track import Track, trackers
+from trimtab.workbench.track import Track, named, trackers, trial_readings
 
 WORK = "work"
 _DONE = "finished.txt"  # the effort by which a run came to its end
@@ -114,7 +114,7 @@ def optimize_job(job: Job, progress: Progress | None = None) -> Result:
             race.close()
             track.stage(f"{job.output} holds this run, finished: a longer --budget or more --trials would go on")
             return found
-        track.start(work, configuration(job, race), race.journal.trials)
+        track.start(work, configuration(job, race), [trial_readings(trial) for trial in race.journal.trials])
         try:
             result = search(job, race, warnings, store)
         finally:
@@ -190,18 +190,13 @@ def configuration(job: Job, race: Race) -> dict[str, Scalar]:
     """Return what a run was asked and where it runs, for those who log it."""
     goal, effort, machine = race.goal, job.effort, race.machine
     return {
-        "model": _named(job.model), "model_digest": race.shop.original.model.digest, "data": _named(job.data),
+        "model": named(job.model), "model_digest": race.shop.original.model.digest, "data": named(job.data),
         "data_digest": race.shop.task.digest, "metric": race.shop.task.metric, "objective": goal.objective,
         "direction": goal.direction, "max_drop": goal.max_drop, "batch": goal.workload.batch,
         "limits": "; ".join(f"{limit.reading} {limit.relation} {limit.bound:g}" for limit in goal.limits),
         "seconds": effort.seconds, "trials": effort.trials, "only": ", ".join(effort.only), "seed": effort.seed,
         "cpu": machine.cpu, "cores": machine.cores, "command": job.command, "version": trimtab.__version__,
     }  # fmt: skip
-
-
-def _named(given: Any) -> str | None:
-    """Return a path as it was given, of what was given in Python its kind."""
-    return None if given is None else str(given) if isinstance(given, str | Path) else type(given).__name__
 
 
 def prepare(job: Job, progress: Progress) -> tuple[Race, list[str]]:

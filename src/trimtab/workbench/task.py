@@ -18,7 +18,7 @@ from trimtab.meters.scores import bounds, check_metric, is_metric, readable
 from trimtab.search.race import METERS, TIMED, foreign_meters
 from trimtab.serving.bundle import MANIFEST, read_manifest
 
-_COUNTED = ("bytes", "peak_memory", "macs", "macs_nonzero", "parameters")
+_COUNTED = ("bytes", "bytes_compressed", "peak_memory", "macs", "macs_nonzero", "parameters")
 _RATES = ("compression_parameters", "compression_bytes")
 
 
@@ -68,8 +68,8 @@ def check_goal(goal: Goal, task: Task) -> None:
     """Raise `BadInput` when nothing reads what the goal improves or limits, or no test can be about what it allows."""
     if goal.objective not in (*TIMED, *_COUNTED) and not foreign_meters():
         raise BadInput(
-            f"a search can't improve {goal.objective!r}: give --minimize latency, size, memory, macs or parameters, "
-            "or --maximize throughput; any reading can be a --limit"
+            f"a search can't improve {goal.objective!r}: give --minimize latency, size, compressed, memory, macs or "
+            "parameters, or --maximize throughput; any reading can be a --limit"
         )
     metric, drop = judged_metric(task), goal.max_drop
     share = bounds(metric) == (0.0, 1.0) and ":" not in metric

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Self
 
 from trimtab.core import plugins
+from trimtab.core.codec import dumps
+from trimtab.core.files import write_text
 from trimtab.core.memo import remembered
 from trimtab.core.protocols import Tracker
 from trimtab.core.values import Reading, Result, Scalar, Trial, content_digest, options
@@ -20,34 +24,86 @@ def trackers(typed: Sequence[str]) -> dict[str, Tracker]:
     return {text: plugins.make("trackers", name, options(given)) for text, (name, given) in parts.items()}
 
 
-class Track:
-    """Logs each trial as it ends, and tells everything on to the progress that it stands before.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a tracker knows of a run: by which name, and up to which step."""
+
+    name: str
+    step: int
+
+
+class Log:
+    """Logs a run step by step, each step once, however often the run is killed and goes on.
 
     A tracker that fails is left out from then on, with one warning: it never costs the run. A block that is left by an
     error ends the run as "failed", or "killed" where it was the user's Ctrl-C.
     """
 
-    def __init__(self, chosen: Mapping[str, Tracker], progress: Progress) -> None:
+    def __init__(self, chosen: Mapping[str, Tracker]) -> None:
         self.warnings: list[str] = []
         self._trackers = dict(chosen)
-        self._progress = progress
-        self._step = 0
+        self._told: dict[str, Told] = {}
+        self._work = Path()
         self._begun = False
 
-    def start(self, work: Path, configuration: Mapping[str, Scalar], before: Sequence[Trial]) -> None:
-        """Begin or continue the run of that work folder; a tracker that is new to it is told the trials before."""
-        self._step, self._begun = len(before), True
+    def start(self, work: Path, configuration: Mapping[str, Scalar], before: Sequence[Sequence[Reading]] = ()) -> None:
+        """Begin or continue the run of that work folder; each tracker is told the steps before that it doesn't know."""
+        self._work, self._begun = work, True
+        fresh = Told(name=_run_name(work.parent.resolve()), step=0)
+        self._told = {text: remembered(self._kept(text), Told, lambda: fresh) for text in self._trackers}
+        self._every(lambda text, tracker: tracker.start(self._told[text].name, configuration))
+        for step, readings in enumerate(before, start=1):
+            self.log(readings, step)
+
+    def log(self, readings: Sequence[Reading], step: int) -> None:
+        """Log the readings of a step to every tracker that has not heard of it."""
+
+        def tell(text: str, tracker: Tracker) -> None:
+            if step > self._told[text].step:
+                # noted first: a kill between the two leaves a step out, the other way round it would be there twice
+                self._told[text] = replace(self._told[text], step=step)
+                write_text(self._kept(text), dumps(self._told[text]))
+                tracker.log(readings, step)
+
+        self._every(tell)
+
+    def end(self, status: str, artifacts: Sequence[Path] = ()) -> None:
+        """End the run with the files it made."""
+        self._begun = False
+        self._every(lambda text, tracker: tracker.end(status, artifacts))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._begun:
+            self.end("killed" if issubclass(kind, KeyboardInterrupt) else "failed")
+
+    def _kept(self, text: str) -> Path:
+        return self._work / "tracked" / f"{content_digest(text)}.json"
+
+    def _every(self, call: Callable[[str, Tracker], None]) -> None:
         for text, tracker in list(self._trackers.items()):
-            kept = work / "tracked" / f"{content_digest(text)}.json"
-            told = () if kept.is_file() else before
-            name = remembered(kept, str, lambda: _run_name(work.parent.resolve()))
+            try:
+                call(text, tracker)
+            except Exception as error:  # noqa: BLE001 # trackers raise types of their own, and must not cost the run
+                del self._trackers[text]
+                said = " ".join(str(error).split())[:200] or type(error).__name__
+                self.warnings.append(f"the tracker {text} failed and was left out from then on: {said}")
 
-            def begin(tracker: Tracker, name: str = name, told: Sequence[Trial] = told) -> None:
-                tracker.start(name, configuration)
-                for step, trial in enumerate(told, start=1):
-                    tracker.log(trial_readings(trial), step)
 
-            self._call(text, tracker, begin)
+class Track(Log):
+    """Logs each trial of a search as it ends, and tells everything on to the progress that it stands before."""
+
+    def __init__(self, chosen: Mapping[str, Tracker], progress: Progress) -> None:
+        super().__init__(chosen)
+        self._progress = progress
+        self._step = 0
+
+    def start(self, work: Path, configuration: Mapping[str, Scalar], before: Sequence[Sequence[Reading]] = ()) -> None:
+        """Begin or continue the run of that work folder after the trials with these readings."""
+        self._step = len(before)
+        super().start(work, configuration, before)
 
     def stage(self, text: str) -> None:
         """Tell it on."""
@@ -60,37 +116,13 @@ class Track:
     def done(self, trial: Trial, best: Trial | None) -> None:
         """Log a trial and tell it on."""
         self._step += 1
-        self._every(lambda tracker: tracker.log(trial_readings(trial), self._step))
+        self.log(trial_readings(trial), self._step)
         self._progress.done(trial, best)
 
     def conclude(self, result: Result) -> None:
         """Log the final readings: those of the winner, or else of the model as given."""
         shown = lineup.champion(result) or lineup.original(result)
-        self._every(lambda tracker: tracker.log(shown.readings, self._step + 1))
-
-    def end(self, status: str, artifacts: Sequence[Path] = ()) -> None:
-        """End the run with the files it made."""
-        self._begun = False
-        self._every(lambda tracker: tracker.end(status, artifacts))
-
-    def __enter__(self) -> Track:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._begun:
-            self.end("killed" if issubclass(kind, KeyboardInterrupt) else "failed")
-
-    def _every(self, call: Callable[[Tracker], None]) -> None:
-        for text, tracker in list(self._trackers.items()):
-            self._call(text, tracker, call)
-
-    def _call(self, text: str, tracker: Tracker, call: Callable[[Tracker], None]) -> None:
-        try:
-            call(tracker)
-        except Exception as error:  # noqa: BLE001 # trackers raise types of their own, and must not cost the run
-            del self._trackers[text]
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            self.warnings.append(f"the tracker {text} failed and was left out from then on: {said}")
+        self._every(lambda text, tracker: tracker.log(shown.readings, self._step + 1))  # no trial: more may follow
 
 
 def trial_readings(trial: Trial) -> tuple[Reading, ...]:
@@ -99,6 +131,11 @@ def trial_readings(trial: Trial) -> tuple[Reading, ...]:
     spent = Reading(name="trial_time", value=trial.seconds, unit="s", source="the search", scope=ended)
     read = trial.measurement.readings if trial.measurement else ()
     return (spent, *lineup.against(trial.screening, trial.quality), *read)
+
+
+def named(given: Any) -> str | None:
+    """Return a path as it was given, of what was given in Python its kind."""
+    return None if given is None else str(given) if isinstance(given, str | Path) else type(given).__name__
 
 
 def _run_name(folder: Path) -> str:

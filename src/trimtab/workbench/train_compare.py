@@ -17,7 +17,7 @@ from trimtab.training.group import torchrun_started
 from trimtab.training.recipe import read_recipe
 from trimtab.workbench.opening import open_model
 from trimtab.workbench.task import given_task
-from trimtab.workbench.train import Heard, Training, train
+from trimtab.workbench.train import UNTAUGHT, Heard, Training, train
 
 COMPARED = "compared.json"
 
@@ -43,6 +43,8 @@ def compare_recipes(
     if torchrun_started()[1] > 1:
         raise BadInput("--compare starts its processes itself: leave torchrun out and give --processes")
     recipes = {value: read_recipe([f"{name}={value}"], asked.recipe) for value in values}
+    if asked.teachers and not any(recipe.taught for recipe in recipes.values()):
+        raise BadInput(UNTAUGHT)
     work = asked.output / "work"
     with new_folder(asked.output, COMPARED), owned(asked.output):
         model = open_model(asked.model, work / "model", asked.model_request).model
@@ -53,7 +55,11 @@ def compare_recipes(
             for seed in range(recipe.seed, recipe.seed + seeds):
                 label = f"{name}={value}, seed {seed}"
                 one = replace(
-                    asked, data=task, output=asked.output / f"{value}-{seed}", recipe=replace(recipe, seed=seed)
+                    asked,
+                    data=task,
+                    output=asked.output / f"{value}-{seed}",
+                    recipe=replace(recipe, seed=seed),
+                    teachers=asked.teachers if recipe.taught else (),
                 )
                 runs.append(train(one, heard(label)) if heard else train(one))
             found[value] = tuple(runs)

@@ -32,7 +32,7 @@ def written(axes):
 
 def test_matrices_count_what_was_read(result):
     given, best = lineup.original(result).measurement, lineup.champion(result).measurement
-    classes, before, after = matrices(given, best, result.task.classes)
+    classes, before, after = matrices(given.readings, best.readings, result.task.classes)
     assert classes == result.task.classes
     assert (before.sum(), after.sum()) == (1200, 1200)
     assert before[4, 9] == 6
@@ -42,7 +42,7 @@ def test_matrices_count_what_was_read(result):
 
 def test_classes_keep_the_order_of_the_task_and_unknown_ones_follow(result):
     found = compared(result, {"cat→dog": 1.0, "ant→cat": 2.0}, {"dog→zebra": 3.0})
-    classes, before, after = matrices(*found.measurements, ("dog", "cat", "owl"))
+    classes, before, after = matrices(*(each.readings for each in found.measurements), ("dog", "cat", "owl"))
     assert classes == ("dog", "cat", "ant", "zebra"), "owl was never seen"
     assert before.tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]
     assert after.tolist() == [[0, 0, 0, 3], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
@@ -50,7 +50,7 @@ def test_classes_keep_the_order_of_the_task_and_unknown_ones_follow(result):
 
 def test_cells_without_a_value_or_a_place_count_nothing(result):
     found = compared(result, {"a→a": 1.0, "a→b": None, "no arrow": 5.0}, {"a→a": 1.0})
-    assert matrices(*found.measurements, ())[0] == ("a",)
+    assert matrices(*(each.readings for each in found.measurements), ())[0] == ("a",)
 
 
 def test_shades_are_the_square_root_of_the_share_of_the_true_class(result):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.core.values import Comparison, Measurement, Result
+from trimtab.core.values import Comparison, Reading, Result
 from trimtab.reports import lineup
 from trimtab.reports.figures import style
 
@@ -21,6 +22,8 @@ MOST_CLASSES = 30
 """With more classes than this, those whose answers changed most are drawn."""
 
 Counts = NDArray[np.float64]
+Side = tuple[str, Sequence[Reading]]
+"""What one of two sides is called, and what was read of it."""
 
 
 def confusion(source: Result | Comparison) -> Figure | None:
@@ -33,27 +36,34 @@ def confusion(source: Result | Comparison) -> Figure | None:
     if given.measurement is None or best is None or best.measurement is None:
         return None
     order = source.task.classes if isinstance(source, Result) else ()
-    classes, before, after = matrices(given.measurement, best.measurement, order)
-    if not before.any() or not after.any():
+    return between((given.name, given.measurement.readings), (best.name, best.measurement.readings), order)
+
+
+def between(before: Side, after: Side, order: tuple[str, ...]) -> Figure | None:
+    """Return the heat maps of two sides and of their difference; None when one of them has no matrix."""
+    classes, first, second = matrices(before[1], after[1], order)
+    if not first.any() or not second.any():
         return None
-    classes, before, after, note = _most_changed(classes, before, after)
+    classes, first, second, note = _most_changed(classes, first, second)
     with style.styled():
         figure = style.blank(9.8, 3.8)
         panels = figure.subplots(1, 3)
-        peak = max(before.max(), after.max())
-        for axes, counts, title in ((panels[0], before, given.name), (panels[1], after, best.name)):
+        peak = max(first.max(), second.max())
+        for axes, counts, title in ((panels[0], first, before[0]), (panels[1], second, after[0])):
             shades = np.sqrt(_shares(counts))
             _heatmap(axes, shades, classes, title, cmap=_faded(style.INK), vmin=0, vmax=1)
             _write(axes, counts, shades, "{:,.0f}", peak)
-        _draw_difference(panels[2], after - before, classes)
+        _draw_difference(panels[2], second - first, classes)
         panels[0].set_ylabel("true class")
         panels[1].set_xlabel(f"predicted class{note}")
     return figure
 
 
-def matrices(before: Measurement, after: Measurement, order: tuple[str, ...]) -> tuple[tuple[str, ...], Counts, Counts]:
+def matrices(
+    before: Sequence[Reading], after: Sequence[Reading], order: tuple[str, ...]
+) -> tuple[tuple[str, ...], Counts, Counts]:
     """Return the classes and both matrices of counts, shape (true, predicted), of cells placed "true→predicted"."""
-    cells = [_cells(measurement) for measurement in (before, after)]
+    cells = [_cells(readings) for readings in (before, after)]
     seen = {name for found in cells for pair in found for name in pair}
     classes = tuple(name for name in order if name in seen) + tuple(sorted(seen - set(order)))
     index = {name: number for number, name in enumerate(classes)}
@@ -66,11 +76,11 @@ def matrices(before: Measurement, after: Measurement, order: tuple[str, ...]) ->
     return classes, made[0], made[1]
 
 
-def _cells(measurement: Measurement) -> dict[tuple[str, str], float]:
+def _cells(readings: Sequence[Reading]) -> dict[tuple[str, str], float]:
     found = {}
-    for reading in measurement.named("confusion_matrix"):
+    for reading in readings:
         true, _, predicted = (reading.place or "").partition("→")
-        if reading.value is not None and predicted:
+        if reading.name == "confusion_matrix" and reading.value is not None and predicted:
             found[true, predicted] = reading.value
     return found
 

@@ -1,0 +1,214 @@
+"""Searches over networks that are changed and trained again, then quantized: what `optimize --train` adds.
+
+Every proposal is made and timed before anything is trained: its speed does not depend on its weights. Of those that
+are fast enough the one that promises most for its cost is trained next (`halving`), and what keeps the goal, or nearly
+does, is handed to the techniques that need no training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+
+from trimtab.core.files import home
+from trimtab.core.protocols import Technique
+from trimtab.core.values import Step, Trial, Variant, options
+from trimtab.meters.compute import bound, work
+from trimtab.meters.feed import timing_inputs
+from trimtab.meters.size import size
+from trimtab.search.halving import Candidate, Halving, rungs_of
+from trimtab.search.predictor import Features, Predictor, features, where
+from trimtab.search.proposals import Proposals
+from trimtab.search.race import Race, outpaced
+
+_POOL = 5  # untrained candidates to choose from
+_MOST = 60  # proposals
+_TRAINING = 0.8  # of the time left; the rest is for quantizing what was trained
+_MAKING, _MAKING_S = 0.1, 60.0  # of the time left, at least so many seconds: for changing a network without training
+_GRACE = 1.6  # times the seconds that a training is expected to take, until it ends with what it has
+_NEARLY = 1.5  # times the loss that may be hoped to be proven: quantizing may still be worth it
+_FIXED = 0.05  # of the original's epoch: what an epoch costs whatever the network
+_BACKWARD = 2.0  # a step of training takes about three times as long as answering, in batches that save a third
+
+
+@dataclass(slots=True, kw_only=True)
+class Study:
+    """The state of one such search.
+
+    `finish` yields what the techniques that need no training make of a variant. `plain` are the steps and settings by
+    which every candidate is timed: those of the best untouched variant.
+    """
+
+    race: Race
+    makers: tuple[Technique, ...]
+    trainer: Technique
+    allowed: float
+    plain: Trial
+    finish: Callable[[Variant], Iterator[Variant]]
+    said: Callable[[str], None]
+    rungs: tuple[float, ...] = ()
+    halving: Halving = field(init=False)
+    _proposals: Proposals = field(init=False)
+    _predictor: Predictor = field(init=False)
+    _current: dict[str, Variant] = field(default_factory=dict)
+    _origin: dict[str, Step] = field(default_factory=dict)
+    _rate_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        race = self.race
+        train = race.shop.task.split("train")
+        assert train is not None
+        batch = race.goal.workload.batch
+        self._rate_s = _BACKWARD * len(train) * max(race.latency_s, 1e-6) / batch
+        self.halving = Halving(self.allowed, self.rungs or rungs_of(0.5 * self._rate_s, self._left()))
+        folder = race.shop.folder.parent
+        self._proposals = Proposals(folder / "study.log", [each.name for each in self.makers], race.seed)
+        self._predictor = Predictor(home() / "latency" / f"{race.machine.digest[:16]}.jsonl")
+
+    def variants(self) -> Iterator[Variant]:
+        """Yield what is to be tried, until nothing is left that is worth the time."""
+        while True:
+            yield from self._propose()
+            job = self.halving.next(self._best(), self._left())
+            if job is None:
+                return
+            self.said(f"training {job.name}: {job.words()}")
+            yield from self._train(job.name, job.rung)
+
+    def _left(self) -> float:
+        return _TRAINING * self.race.budget.left()
+
+    def _best(self) -> float:
+        """Return the time ratio of the fastest network so far that keeps the goal, quantized ones left out."""
+        kept = (t for t in self.race.trials if t.state == "kept" and t.screening is not None)
+        return min((t.screening.value for t in kept if t.screening and self._alike(t)), default=1.0)
+
+    def _alike(self, trial: Trial) -> bool:
+        """Say whether a trial runs as the candidates are timed."""
+        depth = len(self.plain.steps)
+        exports = trial.steps[-depth:] if depth else ()
+        return [s.technique for s in exports] == [s.technique for s in self.plain.steps] and (
+            trial.settings == self.plain.settings
+        )
+
+    def _propose(self) -> Iterator[Variant]:
+        """Yield proposals to be timed, until there are enough to choose from."""
+        while self._waiting() < _POOL and self.race.budget.left() > 0:
+            step = self._proposals.next() if len(self._origin) < _MOST else None
+            if step is None:
+                return
+            name, before = step.label(), self._proposals.failed_before(step)
+            self._origin[name] = step
+            if before:
+                continue
+            share = min(1.0, max(_MAKING, _MAKING_S / self.race.budget.left()))
+            changed = self.race.made(self.race.shop.original, step, share)
+            facts = None if changed is None else self._facts(changed)
+            if changed is None or (before is None and self._hopeless(name, facts)):
+                self._proposals.fail(step)
+                continue
+            trial = yield from self._tried(changed)
+            if facts is not None and trial is not None and trial.screening is not None:
+                self._predictor.learn(self._place, facts, trial.screening.value * self.race.latency_s)
+            self._add(name, changed, trial)
+
+    def _facts(self, changed: Variant) -> Features | None:
+        """Return what the latency of a changed network depends on, None where it can't be counted."""
+        race = self.race
+        given = timing_inputs(changed, race.shop.task, race.goal.workload)
+        shapes = {name: array.shape for name, array in given.items()}
+        found = work(changed.model, bound(changed.model.signature, race.goal.workload, shapes))
+        weights = next((each.value for each in size(changed.model) if each.name == "bytes"), None)
+        return None if isinstance(found, str) or weights is None else features(found, weights)
+
+    @property
+    def _place(self) -> str:
+        """What must be the same for a latency that was measured to tell about another network's."""
+        exports = [step.technique for step in self.plain.steps]
+        return " ".join([where(self.plain.settings, self.race.goal.workload), *exports])
+
+    def _hopeless(self, name: str, facts: Features | None) -> bool:
+        """Say whether a network is expected, beyond doubt, to take more time than the best so far: not even timed."""
+        expected = None if facts is None else self._predictor.predict(self._place, facts)
+        if expected is None or expected.low <= self._best() * self.race.latency_s:
+            return False
+        self.said(
+            f"not tried: {name}: it is expected to take {expected.seconds * 1e3:.3g} ms ({expected.low * 1e3:.3g}–"
+            f"{expected.high * 1e3:.3g}, by {expected.seen} networks timed on this machine), more than the best so far"
+        )
+        return True
+
+    def _waiting(self) -> int:
+        """Return how many candidates there are that were not trained yet and may be faster than the best."""
+        best = self._best()
+        return sum(not each.losses and not each.out and each.time < best for each in self.halving.candidates.values())
+
+    def _add(self, name: str, changed: Variant, trial: Trial | None) -> None:
+        """Take in a proposal that was timed."""
+        macs, original = self._macs(trial), self._macs(self.race.trials[0])
+        if trial is None or trial.screening is None or not macs or not original:
+            self._proposals.fail(self._origin[name])
+            return
+        work = macs / original
+        candidate = Candidate(name=name, time=trial.screening.value, work=work, epoch_s=self._epoch_s(work))
+        self._current[name] = changed
+        self.halving.add(candidate)
+        if candidate.time >= self._best():
+            self.halving.drop(name)
+            self._proposals.tell(self._origin[name], candidate.time, self.halving.final_loss(name))
+
+    def _tried(self, variant: Variant) -> Generator[Variant, None, Trial | None]:
+        """Yield a variant as candidates are timed, and return its trial."""
+        for step in self.plain.steps:
+            made = self.race.made(variant, Step(technique=step.technique, options=step.options))
+            if made is None:
+                return None
+            variant = made
+        candidate = variant.on(self.plain.settings)
+        yield candidate
+        return next((trial for trial in self.race.trials if trial.name == candidate.label()), None)
+
+    def _train(self, name: str, rung: int) -> Iterator[Variant]:
+        """Yield what training a candidate on a rung makes of it, also quantized where that is worth it."""
+        candidate, epochs = self.halving.candidates[name], self.halving.rungs[rung]
+        share = min(1.0, _GRACE * candidate.epoch_s * epochs / max(self.race.budget.left(), 1e-9))
+        chosen = {"epochs": max(1, round(epochs)), "share": min(1.0, epochs)}
+        usual = {"share": 1.0}
+        step = Step(
+            technique=self.trainer.name,
+            options=options({key: value for key, value in chosen.items() if usual.get(key) != value}),
+        )
+        learnt = self.race.made(self._current[name], step, share)
+        if learnt is None:
+            self.halving.drop(name)
+            return
+        self._current[name] = learnt
+        trial = yield from self._tried(learnt)
+        if trial is None or trial.quality is None:
+            self.halving.drop(name)  # it failed, or is slower than it was and outpaced
+            return
+        self.halving.told(name, -trial.quality.difference)
+        self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
+        if rung == 0:
+            self._proposals.tell(self._origin[name], candidate.time, self.halving.final_loss(name))
+        if -trial.quality.difference <= _NEARLY * self.allowed and not outpaced(trial):
+            yield from self.finish(learnt)
+
+    def _correct(self, candidate: Candidate, epochs: float, seconds: float) -> None:
+        """Correct what an epoch is expected to cost by what this one did."""
+        if seconds <= 0:
+            return
+        first = sum(len(each.losses) for each in self.halving.candidates.values()) == 1
+        seen = seconds / epochs / (candidate.work + _FIXED)
+        self._rate_s = seen if first else (self._rate_s + seen) / 2
+        for each in self.halving.candidates.values():
+            each.epoch_s = self._epoch_s(each.work)
+        if first and not self.rungs:
+            rungs = rungs_of(self._epoch_s(0.3), self._left())
+            self.halving.rungs = (self.halving.rungs[0], *(each for each in rungs if each > self.halving.rungs[0]))
+
+    def _epoch_s(self, work: float) -> float:
+        return self._rate_s * (work + _FIXED)
+
+    def _macs(self, trial: Trial | None) -> float | None:
+        return trial.measurement.value("macs") if trial is not None and trial.measurement is not None else None

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pytest
+
+from trimtab.core import plugins
+from trimtab.core.values import Measurement, NoWorse, Ratio, Reading, Settings, Step, Trial, Variant
+from trimtab.search import plan
+from trimtab.search.halving import Job
+from trimtab.search.race import Race
+from trimtab.search.study import Study
+
+pytest.importorskip("optuna")
+
+Install = Callable[[str, str, str], None]
+
+SHRINK = """
+from typing import Annotated
+from trimtab.core.protocols import Range
+from trimtab.core.values import Step, options
+class Plugin:
+    name = "shrink"
+    needs_training = True
+    def __init__(self, amount: Annotated[float, Range(0.05, 0.95, 0.01)] = 0.5):
+        self.amount = amount
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        return variant.after(variant.model, Step(technique=self.name, options=options(amount=self.amount)))
+"""
+LEARN = """
+from trimtab.core.values import Step, options
+class Plugin:
+    name = "learn"
+    trains = True
+    def __init__(self, epochs: int = 3, share: float = 1.0):
+        self.given = options(epochs=epochs, share=share)
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        return variant.after(variant.model, Step(technique=self.name, options=self.given))
+"""
+QUICK = """
+from trimtab.core.values import Step
+class Plugin:
+    name = "quick"
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        return variant.after(variant.model, Step(technique=self.name))
+"""
+
+
+def of(step: Step, option: str, usual: float) -> float:
+    return float(str(dict(step.options).get(option, usual)))
+
+
+def amount_of(steps: tuple[Step, ...]) -> float:
+    return sum(of(step, "amount", 0.5) for step in steps if step.technique == "shrink")
+
+
+def epochs_of(steps: tuple[Step, ...]) -> float:
+    return sum(of(step, "epochs", 3) * of(step, "share", 1) for step in steps if step.technique == "learn")
+
+
+def loss_of(steps: tuple[Step, ...]) -> float:
+    """A world in which a network loses what it misses in channels, and training brings most of it back."""
+    amount, epochs = amount_of(steps), epochs_of(steps)
+    return 0.5 * amount**3 * math.exp(-0.7 * epochs) + 0.02 * amount**4
+
+
+def trial_of(race: Race, variant: Variant) -> Trial:
+    """What the race would find: less time the more is shrunk, and the loss of that world."""
+    value, loss = 1 - amount_of(variant.steps), loss_of(variant.steps)
+    screening = Ratio(
+        reading="latency", variant=variant.key, baseline="b", value=value, low=value, high=value, level=0.95,
+        margin=0.03, verdict="inconclusive", blocks=16, processes=1,
+    )  # fmt: skip
+    quality = NoWorse(
+        metric="accuracy", variant="v", baseline="b", max_drop=0.01, error=0.05, method="", items=1000, groups=1000,
+        difference=-loss, low=-1.0, high=1.0, better=0, worse=int(1000 * loss), flips=0, proven=False,
+    )  # fmt: skip
+    macs = Reading(name="macs", value=1e6 * (1 - amount_of(variant.steps)), unit="1", direction="lower", source="law")
+    measured = Measurement(
+        variant=variant, task="t", workload=race.goal.workload, readings=(macs,), machine=race.machine, time="now"
+    )
+    return Trial(
+        name=variant.label(), steps=variant.steps, settings=variant.settings, variant=variant,
+        state="kept" if loss <= 0.01 else "dropped", reason="", screening=screening, quality=quality,
+        measurement=measured,
+    )  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class AtOnce(Race):
+    """A race in which techniques are applied at once, without a process."""
+
+    def made(self, parent: Variant, step: Step, share: float = 1.0) -> Variant | None:
+        technique: Any = plugins.make("techniques", step.technique, step.options)
+        variant: Variant = technique.apply(parent, None)
+        self.variants[variant.steps] = variant
+        self.making_s[variant.steps] = 0.01 * epochs_of((step,))
+        return variant
+
+
+def enter(race: Race, variant: Variant) -> None:
+    trial = trial_of(race, variant)
+    if race.journal.get(trial.name) is None:
+        race.journal.add(trial)
+    if trial.name not in race.names:
+        race.names.append(trial.name)
+
+
+@pytest.fixture
+def ready(race: Race, install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Race]:
+    """A race that knows the model as given and has items to train on."""
+    monkeypatch.setenv("TRIMTAB_HOME", str(tmp_path / "home"))
+    install("techniques", "shrink", SHRINK)
+    install("techniques", "learn", LEARN)
+    install("techniques", "quick", QUICK)
+    splits = race.shop.task.splits
+    race = AtOnce(**{each.name: getattr(race, each.name) for each in fields(Race) if not each.name.startswith("_")})
+    many = [
+        replace(split, rows=replace(split.rows, shape=(10**6,))) if split.name == "certify" else split
+        for split in splits
+    ]
+    race.shop = replace(race.shop, task=replace(race.shop.task, splits=(*many, replace(splits[0], name="train"))))
+    race.latency_s = 1e-4
+    enter(race, race.shop.original)
+    yield race
+
+
+def searched(race: Race, *techniques: str, most: int = 200) -> list[Variant]:
+    """Return what the plan tries, each judged by the law."""
+    found = []
+    for variant in plan.trained(race, plan.toolbox(("onnxruntime", *techniques))):
+        enter(race, variant)
+        found.append(variant)
+        if len(found) == most:
+            break
+    return found
+
+
+def test_a_changed_network_is_timed_before_it_is_trained(ready: Race) -> None:
+    found = searched(ready, "shrink", "learn", most=30)
+    first: dict[float, int] = {}
+    for variant in found:
+        first.setdefault(amount_of(variant.steps), len(variant.steps))
+    assert set(first.values()) == {1}
+
+
+def test_the_search_ends_near_the_fastest_network_that_keeps_the_goal(ready: Race) -> None:
+    searched(ready, "shrink", "learn")
+    best = ready.best()
+    assert best is not None
+    reachable = max(a / 100 for a in range(5, 96) if 0.02 * (a / 100) ** 4 <= 0.01)
+    assert best.screening is not None
+    assert best.screening.value <= 1.25 * (1 - reachable)
+    assert epochs_of(best.steps) > 0
+
+
+def test_what_keeps_the_goal_is_quantized_and_what_is_hopeless_is_not(ready: Race) -> None:
+    found = searched(ready, "shrink", "learn", "quick")
+    quantized = [variant for variant in found if variant.steps[-1].technique == "quick"]
+    assert quantized
+    assert all(loss_of(variant.steps[:-1]) <= 0.015 for variant in quantized)
+    assert all("learn" in {step.technique for step in variant.steps} for variant in quantized)
+
+
+def test_each_rung_goes_on_from_the_weights_of_the_one_below(ready: Race) -> None:
+    found = searched(ready, "shrink", "learn")
+    deep = max(found, key=lambda variant: len(variant.steps))
+    chain = [step.technique for step in deep.steps]
+    assert chain[:3] == ["shrink", "learn", "learn"]
+    epochs = [epochs_of((step,)) for step in deep.steps[1:]]
+    assert epochs == sorted(set(epochs))
+
+
+def test_a_search_that_goes_on_tries_the_same_again(ready: Race) -> None:
+    before = [variant.label() for variant in searched(ready, "shrink", "learn", most=25)]
+    ready.names[1:] = []
+    assert [variant.label() for variant in searched(ready, "shrink", "learn", most=25)] == before
+
+
+def test_every_training_is_explained(ready: Race) -> None:
+    said: list[str] = []
+    trainer, shrink = (t for name in ("learn", "shrink") for t in plan.toolbox((name,)).techniques)
+    study = Study(
+        race=ready, makers=(shrink,), trainer=trainer, allowed=0.01, plain=ready.trials[0],
+        finish=lambda variant: iter(()), said=said.append,
+    )  # fmt: skip
+    for count, variant in enumerate(study.variants()):
+        enter(ready, variant)
+        if count == 20:
+            break
+    assert said
+    assert all(text.startswith("training shrink(") and "a chance of" in text for text in said)
+    assert isinstance(study.halving.next(2.0, 1e9), Job)
+
+
+def test_without_items_to_train_on_no_network_is_changed_unless_by_name(race: Race, install: Install) -> None:
+    install("techniques", "shrink", SHRINK)
+    install("techniques", "learn", LEARN.replace("return None", "return 'nothing to train on'"))
+    usual = {technique.name for technique in plan.toolbox().techniques}
+    assert not usual & {"shrink", "learn", "prune", "factorize", "fine-tune"}
+    assert {"shrink", "learn"} < {technique.name for technique in plan.toolbox(train=True).techniques}
+    enter(race, race.shop.original)
+    tools = plan.toolbox(("onnxruntime", "shrink", "learn"))
+    assert list(plan.trained(race, tools)) == []
+    assert [variant.steps[-1].technique for variant in plan.touched(race, tools)] == ["shrink"]
+
+
+def test_the_trainer_alone_is_never_tried(race: Race, install: Install) -> None:
+    install("techniques", "learn", LEARN)
+    enter(race, race.shop.original)
+    tools = plan.toolbox(("onnxruntime", "learn"))
+    assert list(plan.touched(race, tools)) == []
+    assert list(plan.trained(race, tools)) == []
+
+
+def test_candidates_run_as_the_best_untouched_does(ready: Race) -> None:
+    settings = Settings(runtime="onnxruntime", threads=1)
+    variant = ready.shop.original.on(settings)
+    trial = trial_of(ready, variant)
+    assert trial.screening is not None
+    ready.journal.add(replace(trial, screening=replace(trial.screening, value=0.9, low=0.9, high=0.9)))
+    ready.names.append(trial.name)
+    assert {each.settings for each in searched(ready, "shrink", "learn", most=8)} == {settings}
