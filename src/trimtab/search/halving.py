@@ -72,10 +72,11 @@ class Halving:
     Args:
         allowed: the loss on the select split that keeps the goal, in the metric's unit; above 0.
         rungs: the epochs that each rung trains, a fraction of one for a part of the items.
+        setup_s: the seconds that every training takes besides its epochs.
     """
 
-    def __init__(self, allowed: float, rungs: Sequence[float]) -> None:
-        self._allowed, self.rungs = allowed, tuple(rungs)
+    def __init__(self, allowed: float, rungs: Sequence[float], setup_s: float = 0.0) -> None:
+        self._allowed, self.rungs, self.setup_s = allowed, tuple(rungs), setup_s
         self.candidates: dict[str, Candidate] = {}
 
     def add(self, candidate: Candidate) -> None:
@@ -121,7 +122,7 @@ class Halving:
         return Job(name=candidate.name, rung=rung, gain=gain, chance=chance, seconds=seconds)
 
     def _cost(self, candidate: Candidate, rung: int) -> float:
-        return candidate.epoch_s * self.rungs[rung]
+        return self.setup_s + candidate.epoch_s * self.rungs[rung]
 
     def _outlook(self, candidate: Candidate) -> tuple[float, float]:
         """Return mean and standard deviation of a candidate's log loss after the last rung."""

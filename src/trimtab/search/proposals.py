@@ -13,6 +13,7 @@ from trimtab.core.errors import MissingExtra
 from trimtab.core.values import Scalar, Step, options
 
 _AT_RANDOM = 8  # proposals before the sampler learns from what became of them
+_NOTHING = [0.0, 1.0]  # log time and loss of a proposal that nothing came of: no faster, and nothing right
 _PATIENCE = 50  # proposals in turn that were made before, until there is nothing new to propose
 
 
@@ -62,15 +63,15 @@ class Proposals:
             self.fail(step)
 
     def fail(self, step: Step) -> None:
-        """Tell that nothing came of a proposal."""
-        self._study.tell(self._numbers[step], state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
+        """Tell that nothing came of a proposal, so that others like it are proposed less."""
+        self._study.tell(self._numbers[step], _NOTHING, skip_if_finished=True)
 
     def _proposed(self) -> Iterator[Step]:
         for trial in self._study.get_trials(deepcopy=False):
             step = self._read(trial.params)
             if step is not None and step not in self._numbers:
                 self._numbers[step] = trial.number
-                self._before[step] = trial.state == self._optuna.trial.TrialState.FAIL
+                self._before[step] = trial.values == _NOTHING
                 yield step
         known = 0
         while known < _PATIENCE:

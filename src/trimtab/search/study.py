@@ -7,6 +7,7 @@ does, is handed to the techniques that need no training.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from trimtab.core.values import Step, Trial, Variant, options
 from trimtab.meters.compute import bound, work
 from trimtab.meters.feed import timing_inputs
 from trimtab.meters.size import size
+from trimtab.search.cost import TrainingCost
 from trimtab.search.halving import Candidate, Halving, rungs_of
 from trimtab.search.predictor import Features, Predictor, features, where
 from trimtab.search.proposals import Proposals
@@ -25,10 +27,9 @@ _POOL = 5  # untrained candidates to choose from
 _MOST = 60  # proposals
 _TRAINING = 0.8  # of the time left; the rest is for quantizing what was trained
 _MAKING, _MAKING_S = 0.1, 60.0  # of the time left, at least so many seconds: for changing a network without training
-_GRACE = 1.6  # times the seconds that a training is expected to take, until it ends with what it has
+_GRACE, _GRACE_S = 3.0, 60.0  # times the seconds expected of a training, and so many more, until it has to end
 _NEARLY = 1.5  # times the loss that may be hoped to be proven: quantizing may still be worth it
-_FIXED = 0.05  # of the original's epoch: what an epoch costs whatever the network
-_BACKWARD = 2.0  # a step of training takes about three times as long as answering, in batches that save a third
+_BARREN = 3  # proposals of a technique that came to nothing, until it is proposed no more
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,15 +53,16 @@ class Study:
     _predictor: Predictor = field(init=False)
     _current: dict[str, Variant] = field(default_factory=dict)
     _origin: dict[str, Step] = field(default_factory=dict)
-    _rate_s: float = 0.0
+    _barren: Counter[str] = field(default_factory=Counter)
+    _cost: TrainingCost = field(init=False)
 
     def __post_init__(self) -> None:
         race = self.race
         train = race.shop.task.split("train")
         assert train is not None
-        batch = race.goal.workload.batch
-        self._rate_s = _BACKWARD * len(train) * max(race.latency_s, 1e-6) / batch
-        self.halving = Halving(self.allowed, self.rungs or rungs_of(0.5 * self._rate_s, self._left()))
+        self._cost = TrainingCost(len(train) * max(race.latency_s, 1e-6) / race.goal.workload.batch)
+        rungs = self.rungs or rungs_of(self._cost.epoch_s(0.5), self._left())
+        self.halving = Halving(self.allowed, rungs, self._cost.setup_s)
         folder = race.shop.folder.parent
         self._proposals = Proposals(folder / "study.log", [each.name for each in self.makers], race.seed)
         self._predictor = Predictor(home() / "latency" / f"{race.machine.digest[:16]}.jsonl")
@@ -98,13 +100,21 @@ class Study:
             if step is None:
                 return
             name, before = step.label(), self._proposals.failed_before(step)
+            if before is None and self._barren[step.technique] >= _BARREN:
+                self._proposals.fail(step)
+                continue
             self._origin[name] = step
             if before:
                 continue
             share = min(1.0, max(_MAKING, _MAKING_S / self.race.budget.left()))
             changed = self.race.made(self.race.shop.original, step, share)
             facts = None if changed is None else self._facts(changed)
-            if changed is None or (before is None and self._hopeless(name, facts)):
+            if changed is None:
+                self._barren[step.technique] += 1
+                self._proposals.fail(step)
+                continue
+            self._barren[step.technique] = -len(self._origin)
+            if before is None and self._hopeless(name, facts):
                 self._proposals.fail(step)
                 continue
             trial = yield from self._tried(changed)
@@ -150,7 +160,7 @@ class Study:
             self._proposals.fail(self._origin[name])
             return
         work = macs / original
-        candidate = Candidate(name=name, time=trial.screening.value, work=work, epoch_s=self._epoch_s(work))
+        candidate = Candidate(name=name, time=trial.screening.value, work=work, epoch_s=self._cost.epoch_s(work))
         self._current[name] = changed
         self.halving.add(candidate)
         if candidate.time >= self._best():
@@ -171,7 +181,8 @@ class Study:
     def _train(self, name: str, rung: int) -> Iterator[Variant]:
         """Yield what training a candidate on a rung makes of it, also quantized where that is worth it."""
         candidate, epochs = self.halving.candidates[name], self.halving.rungs[rung]
-        share = min(1.0, _GRACE * candidate.epoch_s * epochs / max(self.race.budget.left(), 1e-9))
+        most = _GRACE * (self._cost.setup_s + candidate.epoch_s * epochs) + _GRACE_S
+        share = min(1.0, most / max(self.race.budget.left(), 1e-9))
         chosen = {"epochs": max(1, round(epochs)), "share": min(1.0, epochs)}
         usual = {"share": 1.0}
         step = Step(
@@ -195,20 +206,15 @@ class Study:
             yield from self.finish(learnt)
 
     def _correct(self, candidate: Candidate, epochs: float, seconds: float) -> None:
-        """Correct what an epoch is expected to cost by what this one did."""
-        if seconds <= 0:
-            return
+        """Correct what training is expected to cost by what this one did."""
         first = sum(len(each.losses) for each in self.halving.candidates.values()) == 1
-        seen = seconds / epochs / (candidate.work + _FIXED)
-        self._rate_s = seen if first else (self._rate_s + seen) / 2
+        self._cost.learn(candidate.work, epochs, seconds)
+        self.halving.setup_s = self._cost.setup_s
         for each in self.halving.candidates.values():
-            each.epoch_s = self._epoch_s(each.work)
+            each.epoch_s = self._cost.epoch_s(each.work)
         if first and not self.rungs:
-            rungs = rungs_of(self._epoch_s(0.3), self._left())
+            rungs = rungs_of(self._cost.epoch_s(0.3), self._left())
             self.halving.rungs = (self.halving.rungs[0], *(each for each in rungs if each > self.halving.rungs[0]))
-
-    def _epoch_s(self, work: float) -> float:
-        return self._rate_s * (work + _FIXED)
 
     def _macs(self, trial: Trial | None) -> float | None:
         return trial.measurement.value("macs") if trial is not None and trial.measurement is not None else None

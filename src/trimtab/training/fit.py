@@ -158,7 +158,7 @@ def _check(recipe: Recipe, course: Course) -> None:
         raise BadInput("distill and hints need a teacher: name one with --teacher")
     if recipe.taught and group.parallel == "pipeline":
         raise BadInput("a network in stages can't be taught: its teacher would be asked in every process; use ddp")
-    if recipe.hints and group.size > 1:
+    if recipe.hints != "none" and group.size > 1:
         raise BadInput(
             "hints are compared in one process only: leave --processes out, or learn from the teacher's answers "
             "(distill) alone"
