@@ -72,3 +72,15 @@ def test_a_proposal_that_came_to_nothing_or_is_not_finite_is_told_as_failed(tmp_
     made.fail(steps[0])
     made.tell(steps[1], float("nan"), 0.1)
     assert first(Proposals(tmp_path / "study.log", ["prune"], seed=0), 2) == steps
+
+
+def test_what_nothing_comes_of_is_proposed_less(tmp_path: Path) -> None:
+    made = Proposals(tmp_path / "study.log", ["prune", "drop-layers"], seed=0)
+    drawn = []
+    for step in first(made, 30):
+        drawn.append(step.technique)
+        if step.technique == "drop-layers":
+            made.fail(step)
+        else:
+            made.tell(step, 0.5, 0.01)
+    assert drawn[10:].count("drop-layers") < drawn[10:].count("prune")

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pytest
 
 from trimtab.core import plugins
+from trimtab.core.errors import NothingToGain
 from trimtab.core.values import Measurement, NoWorse, Ratio, Reading, Settings, Step, Trial, Variant
 from trimtab.search import plan
 from trimtab.search.halving import Job
@@ -55,6 +56,22 @@ class Plugin:
 """
 
 
+STUCK = """
+from typing import Annotated
+from trimtab.core.errors import NothingToGain
+from trimtab.core.protocols import Range
+class Plugin:
+    name = "stuck"
+    needs_training = True
+    def __init__(self, amount: Annotated[float, Range(0.05, 0.95, 0.01)] = 0.5):
+        pass
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        raise NothingToGain("there is nothing here to change")
+"""
+
+
 def of(step: Step, option: str, usual: float) -> float:
     return float(str(dict(step.options).get(option, usual)))
 
@@ -99,9 +116,15 @@ def trial_of(race: Race, variant: Variant) -> Trial:
 class AtOnce(Race):
     """A race in which techniques are applied at once, without a process."""
 
+    asked: list[str] = field(default_factory=list)
+
     def made(self, parent: Variant, step: Step, share: float = 1.0) -> Variant | None:
         technique: Any = plugins.make("techniques", step.technique, step.options)
-        variant: Variant = technique.apply(parent, None)
+        self.asked.append(step.technique)
+        try:
+            variant: Variant = technique.apply(parent, None)
+        except NothingToGain:
+            return None
         self.variants[variant.steps] = variant
         self.making_s[variant.steps] = 0.01 * epochs_of((step,))
         return variant
@@ -230,3 +253,11 @@ def test_candidates_run_as_the_best_untouched_does(ready: Race) -> None:
     ready.journal.add(replace(trial, screening=replace(trial.screening, value=0.9, low=0.9, high=0.9)))
     ready.names.append(trial.name)
     assert {each.settings for each in searched(ready, "shrink", "learn", most=8)} == {settings}
+
+
+def test_a_technique_that_never_changes_anything_is_soon_left(ready: Race, install: Install) -> None:
+    install("techniques", "stuck", STUCK)
+    searched(ready, "shrink", "stuck", "learn")
+    assert isinstance(ready, AtOnce)
+    assert ready.asked.count("stuck") <= 3
+    assert ready.asked.count("shrink") > 3

@@ -223,7 +223,10 @@ def test_an_unknown_tracker_is_refused_before_anything_is_made(asked: Training) 
 
 
 @pytest.mark.skipif(not all(map(find_spec, ("mlflow", "sqlalchemy", "alembic"))), reason="mlflow is not installed")
-def test_mlflow_gets_curves_matrix_and_weights(asked: Training, tmp_path: Path) -> None:
+def test_mlflow_gets_curves_matrix_and_weights(
+    asked: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow puts the files of a database that is given
     database = f"sqlite:///{tmp_path}/runs.db"
     run = train(replace(asked, track=(f"mlflow:uri={database}",)))
     from mlflow import MlflowClient
