@@ -21,6 +21,7 @@ from trimtab.search.race import (
     foreign_meters,
     outpaced,
     same_weights,
+    unrounded,
 )
 from trimtab.stats.ratios import ratio
 from trimtab.testing.networks import CONVOLUTION
@@ -417,7 +418,6 @@ def test_what_is_in_the_journal_is_met_again_whatever_is_left(race: Race, origin
 
 
 QUICK = """
-from trimtab.core.values import Step
 class Plugin:
     name = "quick"
     def refuses(self, variant, task):
@@ -521,3 +521,18 @@ def test_the_log_of_a_trial_begins_with_what_was_fused_while_it_was_made(race: R
     trial = race.run(made)
     assert trial.log is not None, "which is where the report links"
     assert trial.log.read_text().startswith("Conv + BatchNormalization → Conv (")
+
+
+@pytest.mark.parametrize(
+    ("techniques", "expected"),
+    [
+        ((), True),
+        (("export-onnx",), True),
+        (("prune", "fine-tune", "export-onnx"), True),
+        (("export-onnx", "static-int8"), False),
+        (("prune", "fine-tune", "export-onnx", "dynamic-int8"), False),
+        (("bf16",), False),
+    ],
+)
+def test_a_network_that_was_changed_and_trained_is_not_rounded_yet(techniques: tuple[str, ...], expected: bool) -> None:
+    assert unrounded([Step(technique=name) for name in techniques]) is expected

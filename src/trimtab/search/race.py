@@ -318,10 +318,11 @@ class Race:
     def _too_slow(self, variant: Variant, screening: Ratio) -> str | None:
         """Say why the candidate can't win on time any more, when its interval says so.
 
-        Untouched variants race among themselves: the baseline must be the best of them, whatever else is faster.
+        Untouched variants race among themselves: the baseline must be the best of them, whatever else is faster. So do
+        networks that were changed and trained: what makes others faster than them, int8 for instance, is yet to come.
         """
-        plain = same_weights(variant.steps)
-        rivals = [t for t in self.trials if t.state == "kept" and (not plain or same_weights(t.steps))]
+        alike = next((kind for kind in (same_weights, unrounded) if kind(variant.steps)), lambda steps: True)
+        rivals = [trial for trial in self.trials if trial.state == "kept" and alike(trial.steps)]
         best = min(rivals, key=self.score, default=None)
         if self.goal.objective not in TIMED or best is None or best.screening is None:
             return None
@@ -387,6 +388,12 @@ def foreign_meters() -> tuple[str, ...]:
 def same_weights(steps: Sequence[Step]) -> bool:
     """Say whether every step keeps the weights as they are (an export): only an engine's rounding changes answers."""
     return all(getattr(plugins.plugin_class("techniques", step.technique), "lossless", False) for step in steps)
+
+
+def unrounded(steps: Sequence[Step]) -> bool:
+    """Say whether every step keeps the weights or changes a network to be trained, so that it can still be quantized."""
+    classes = [plugins.plugin_class("techniques", step.technique) for step in steps]
+    return all(any(getattr(each, mark, False) for mark in ("lossless", "needs_training", "trains")) for each in classes)
 
 
 def as_ratio(found: Estimate, variant: Variant, baseline: Variant, margin: float) -> Ratio:

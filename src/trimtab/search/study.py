@@ -1,8 +1,8 @@
 """Searches over networks that are changed and trained again, then quantized: what `optimize --train` adds.
 
 Every proposal is made and timed before anything is trained: its speed does not depend on its weights. Of those that
-are fast enough the one that promises most for its cost is trained next (`halving`), and what keeps the goal, or nearly
-does, is handed to the techniques that need no training.
+are fast enough the one that promises most for its cost is trained next (`halving`). The fastest of those that keep the
+goal, or nearly do, are in the end handed to the techniques that need no training.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from trimtab.search.race import Race, outpaced
 
 _POOL = 5  # untrained candidates to choose from
 _MOST = 60  # proposals
-_TRAINING = 0.8  # of the time left; the rest is for quantizing what was trained
+_TRAINING = 0.8  # of the time at the start; the rest is for quantizing what was trained
+_FINISHED = 3  # of the fastest networks that were trained are quantized
 _MAKING, _MAKING_S = 0.1, 60.0  # of the time left, at least so many seconds: for changing a network without training
 _GRACE, _GRACE_S = 3.0, 60.0  # times the seconds expected of a training, and so many more, until it has to end
 _NEARLY = 1.5  # times the loss that may be hoped to be proven: quantizing may still be worth it
@@ -55,11 +56,14 @@ class Study:
     _origin: dict[str, Step] = field(default_factory=dict)
     _barren: Counter[str] = field(default_factory=Counter)
     _cost: TrainingCost = field(init=False)
+    _able: dict[str, tuple[float, Variant]] = field(default_factory=dict)
+    _kept_s: float = 0.0
 
     def __post_init__(self) -> None:
         race = self.race
         train = race.shop.task.split("train")
         assert train is not None
+        self._kept_s = (1 - _TRAINING) * race.budget.left()
         self._cost = TrainingCost(len(train) * max(race.latency_s, 1e-6) / race.goal.workload.batch)
         rungs = self.rungs or rungs_of(self._cost.epoch_s(0.5), self._left())
         self.halving = Halving(self.allowed, rungs, self._cost.setup_s)
@@ -73,12 +77,15 @@ class Study:
             yield from self._propose()
             job = self.halving.next(self._best(), self._left())
             if job is None:
-                return
+                break
             self.said(f"training {job.name}: {job.words()}")
             yield from self._train(job.name, job.rung)
+        for _, learnt in sorted(self._able.values(), key=lambda each: each[0])[:_FINISHED]:
+            yield from self.finish(learnt)
 
     def _left(self) -> float:
-        return _TRAINING * self.race.budget.left()
+        """Return the seconds left for training."""
+        return max(0.0, self.race.budget.left() - self._kept_s)
 
     def _best(self) -> float:
         """Return the time ratio of the fastest network so far that keeps the goal, quantized ones left out."""
@@ -95,7 +102,7 @@ class Study:
 
     def _propose(self) -> Iterator[Variant]:
         """Yield proposals to be timed, until there are enough to choose from."""
-        while self._waiting() < _POOL and self.race.budget.left() > 0:
+        while self._waiting() < _POOL and self._left() > 0:
             step = self._proposals.next() if len(self._origin) < _MOST else None
             if step is None:
                 return
@@ -202,8 +209,8 @@ class Study:
         self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
         if rung == 0:
             self._proposals.tell(self._origin[name], candidate.time, self.halving.final_loss(name))
-        if -trial.quality.difference <= _NEARLY * self.allowed and not outpaced(trial):
-            yield from self.finish(learnt)
+        if trial.screening and -trial.quality.difference <= _NEARLY * self.allowed and not outpaced(trial):
+            self._able[name] = (trial.screening.value, learnt)
 
     def _correct(self, candidate: Candidate, epochs: float, seconds: float) -> None:
         """Correct what training is expected to cost by what this one did."""
