@@ -1,9 +1,9 @@
 """One search against each technique alone: python benchmarks/alone.py mnist|fashion
 
 The search of `trained.py` beside torch-pruning with fine-tuning by its own recipe, NNCF's post-training quantization,
-NNCF's quantization-aware training and plain distillation into a MobileNetV2: the same items, each the same time to learn
-in, judged by the same certificate, timed in turn in one session on ONNX Runtime and OpenVINO. Resumable; work is kept
-in benchmarks/work/trained/, where `trained.py` keeps its own.
+NNCF's quantization-aware training and plain distillation into a MobileNetV2: the same items, each the same time to
+learn in, judged by the same certificate, timed in turn in one session on ONNX Runtime and OpenVINO. Resumable; work is
+kept in benchmarks/work/trained/, where `trained.py` keeps its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """torch-pruning alone, by the recipe of its own benchmark: group norms, global, then fine-tuning with SGD.
 
 Its `benchmarks/main.py` prunes in 400 steps until the multiply-accumulates are --speed-up times fewer (2.11 in its
-scripts), and trains up to 100 epochs: SGD of 0.01 and momentum 0.9, weight decay 5e-4, a tenth of it after 60 % and 80 %.
+scripts), and trains up to 100 epochs: SGD of 0.01, momentum 0.9, weight decay 5e-4, a tenth of it after 60 % and 80 %.
 """
 
 import torch

@@ -391,7 +391,7 @@ def same_weights(steps: Sequence[Step]) -> bool:
 
 
 def unrounded(steps: Sequence[Step]) -> bool:
-    """Say whether every step keeps the weights or changes a network to be trained, so that it can still be quantized."""
+    """Say whether every step keeps the weights or changes a network to be trained: it can still be quantized."""
     classes = [plugins.plugin_class("techniques", step.technique) for step in steps]
     return all(any(getattr(each, mark, False) for mark in ("lossless", "needs_training", "trains")) for each in classes)
 
