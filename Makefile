@@ -10,14 +10,15 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet --constraint c
 PEERS   := bench-digits bench-mnist bench-minilm bench-mobilenet
 SPEED   := bench-speed-minilm bench-speed-resnet50
 TRAINED := bench-trained-mnist bench-trained-bbc bench-trained-fashion
+ALONE   := bench-alone-mnist bench-alone-fashion
 OTHERS  := bench-startup bench-spam bench-searches bench-kill_and_resume bench-under_load bench-certificate \
            bench-idle_threads bench-load_overhead bench-distributed bench-memory bench-time_to_accuracy \
            bench-search_quality
-BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(TRAINED) bench-kill_study \
+BENCHES := bench-startup $(PEERS) bench-spam $(SPEED) $(TRAINED) $(ALONE) bench-kill_study \
            $(filter-out bench-startup bench-spam,$(OTHERS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs format clean $(BENCHES)
+.PHONY: help demo test check bench study docs format clean $(BENCHES)
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,11 +47,18 @@ $(PEERS): bench-%: $(VENV)/.installed
 $(SPEED): bench-speed-%: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed_only.py $*
 
+study: $(VENV)/.installed  ## tell the case studies of docs/studies/ anew: an hour and a half on a quiet machine
+	$(BIN)/python benchmarks/study.py fashion
+	$(BIN)/python benchmarks/study.py bbc
+
 $(TRAINED): bench-trained-%: $(VENV)/.installed
 	$(BIN)/python benchmarks/trained.py $*
 
 bench-kill_study: $(VENV)/.installed
 	$(BIN)/python benchmarks/kill_and_resume.py --study
+
+$(ALONE): bench-alone-%: $(VENV)/.installed
+	$(BIN)/python benchmarks/alone.py $*
 
 $(OTHERS): bench-%: $(VENV)/.installed
 	$(BIN)/python benchmarks/$*.py
