@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from trimtab.core.values import Step
 from trimtab.search.making import begin
-from trimtab.search.plan import Toolbox, lossless, trains
+from trimtab.search.plan import Toolbox, learns, lossless, needs_training, trains
 from trimtab.search.race import Race
 
 
 def begin_ahead(race: Race, tools: Toolbox) -> None:
     """Begin what every technique makes of the original by its defaults, on the cluster of a race, if it has one.
 
-    Left out is what is made in a moment (exports), and what hangs on something that was made or found out before.
+    Left out is what is made in a moment (exports), and what hangs on something that was made or found out before: whom
+    training changes, and how.
     """
     if race.cluster is None:
         return
     for technique in tools.techniques:
-        later = lossless(technique) or trains(technique) or hasattr(technique, "rescue")
+        later = any(kind(technique) for kind in (lossless, trains, needs_training, learns)) or hasattr(technique, "rescue")
         if not later and getattr(technique, "saves", None) is None:
             begin(race.shop, race.shop.original, Step(technique=technique.name), race.budget.left(), race.cluster)

@@ -23,7 +23,7 @@ from trimtab.search.predictor import Features, Predictor, features, where
 from trimtab.search.proposals import Proposals
 from trimtab.search.race import Race, outpaced
 
-_POOL = 5  # untrained candidates to choose from
+_POOL, _MOST_POOL, _POOL_S = 5, 12, 100.0  # untrained candidates to choose from: one for so many seconds, within limits
 _MOST = 60  # proposals
 _TRAINING = 0.8  # of the time at the start; the rest is for quantizing what was trained
 _FINISHED = 3  # of the fastest networks that were trained are quantized
@@ -58,12 +58,14 @@ class Study:
     _cost: TrainingCost = field(init=False)
     _able: dict[str, tuple[float, Variant]] = field(default_factory=dict)
     _kept_s: float = 0.0
+    _wanted: int = _POOL
 
     def __post_init__(self) -> None:
         race = self.race
         train = race.shop.task.split("train")
         assert train is not None
         self._kept_s = (1 - _TRAINING) * race.budget.left()
+        self._wanted = int(min(max(_POOL, self._left() / _POOL_S), _MOST_POOL))
         self._cost = TrainingCost(len(train) * max(race.latency_s, 1e-6) / race.goal.workload.batch)
         rungs = self.rungs or rungs_of(self._cost.epoch_s(0.5), self._left())
         self.halving = Halving(self.allowed, rungs, self._cost.setup_s)
@@ -102,7 +104,7 @@ class Study:
 
     def _propose(self) -> Iterator[Variant]:
         """Yield proposals to be timed, until there are enough to choose from."""
-        while self._waiting() < _POOL and self._left() > 0:
+        while self._waiting() < self._wanted and self._left() > 0:
             step = self._proposals.next() if len(self._origin) < _MOST else None
             if step is None:
                 return
