@@ -7,6 +7,8 @@ from trimtab.search.making import begin
 from trimtab.search.plan import Toolbox, learns, lossless, needs_training, trains
 from trimtab.search.race import Race
 
+_LATER = (lossless, trains, needs_training, learns)
+
 
 def begin_ahead(race: Race, tools: Toolbox) -> None:
     """Begin what every technique makes of the original by its defaults, on the cluster of a race, if it has one.
@@ -17,6 +19,6 @@ def begin_ahead(race: Race, tools: Toolbox) -> None:
     if race.cluster is None:
         return
     for technique in tools.techniques:
-        later = any(kind(technique) for kind in (lossless, trains, needs_training, learns)) or hasattr(technique, "rescue")
+        later = any(each(technique) for each in _LATER) or hasattr(technique, "rescue")
         if not later and getattr(technique, "saves", None) is None:
             begin(race.shop, race.shop.original, Step(technique=technique.name), race.budget.left(), race.cluster)

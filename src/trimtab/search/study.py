@@ -7,6 +7,7 @@ goal, or nearly do, are in the end handed to the techniques that need no trainin
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -207,11 +208,16 @@ class Study:
         if trial is None or trial.quality is None:
             self.halving.drop(name)  # it failed, or is slower than it was and outpaced
             return
-        self.halving.told(name, -trial.quality.difference)
+        loss = -trial.quality.difference
+        self.halving.told(name, loss)
+        if trial.screening is not None:
+            candidate.time = math.sqrt(candidate.time * trial.screening.value)  # timed twice, known better
+        if loss <= self.allowed:
+            self.halving.drop(name)  # it keeps the goal: what more could training bring
         self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
         if rung == 0:
             self._proposals.tell(self._origin[name], candidate.time, self.halving.final_loss(name))
-        if trial.screening and -trial.quality.difference <= _NEARLY * self.allowed and not outpaced(trial):
+        if trial.screening is not None and loss <= _NEARLY * self.allowed and not outpaced(trial):
             self._able[name] = (trial.screening.value, learnt)
 
     def _correct(self, candidate: Candidate, epochs: float, seconds: float) -> None:
