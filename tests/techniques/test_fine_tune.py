@@ -19,7 +19,7 @@ from trimtab.data.batches import labels as labels_of
 from trimtab.data.task import open_task
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import load_live
-from trimtab.techniques.fine_tune import FineTune
+from trimtab.techniques.fine_tune import FineTune, fitting_batch
 from trimtab.techniques.learning import score_of
 from trimtab.training.network import answers_of
 from trimtab.workbench.opening import open_model
@@ -117,6 +117,19 @@ def test_the_same_seed_makes_the_same_weights(case: Any, at: Any) -> None:
     variant, task = case()
     made = [FineTune(epochs=1).apply(variant, at(variant, task, folder=f"made{time}")) for time in range(2)]
     assert made[0].model.digest == made[1].model.digest != variant.model.digest
+
+
+@pytest.mark.parametrize(("items", "expected"), [(60_000, 128), (6_400, 128), (6_399, 64), (800, 16), (10, 16)])
+def test_few_items_are_learnt_in_small_batches(items: int, expected: int) -> None:
+    assert fitting_batch(items) == expected
+
+
+def test_what_is_left_open_is_decided_and_told(case: Any, at: Any) -> None:
+    variant, task = case()
+    told = dict(FineTune(epochs=1).apply(variant, at(variant, task)).steps[-1].options)
+    train = task.split("train")
+    assert train is not None
+    assert (told["batch"], told["lr"]) == (fitting_batch(len(train)), 2e-3)
 
 
 def test_a_deadline_before_the_first_epoch_is_told(case: Any, at: Any) -> None:

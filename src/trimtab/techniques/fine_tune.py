@@ -13,6 +13,8 @@ from trimtab.techniques import learning
 from trimtab.training.invariance import indifferent
 from trimtab.training.recipe import Recipe
 
+_RATE, _RATE_OF_TOKENS = 2e-3, 2e-4  # of Adam; transformers forget what they know at higher ones
+_BATCHES, _STEPS = (128, 64, 32, 16), 50
 _NARROW = {"avx512_bf16", "amx_bf16"}  # flags of processors that multiply bf16
 
 
@@ -24,14 +26,15 @@ class FineTune:
     teacher, whatever `distill` says; the original itself learns by labels alone. `augment` auto takes the
     augmentations that the original is indifferent to, so that what it answered to the items as they are, kept from
     before, is right for them augmented; `precision` auto is bf16 where the processor multiplies such numbers. `hints`
-    (features, attention) lets inner layers follow the original's as well.
+    (features, attention) lets inner layers follow the original's as well. `batch` none is 128 items, or fewer where an
+    epoch would have less than 50 steps; `lr` none is 2e-3, for transformers on sequences 2e-4 (of adam).
     """
 
     epochs: int = 3
     share: float = 1.0
-    batch: int = 128
+    batch: int | None = None
     optimizer: str = "adam"
-    lr: float = 2e-3
+    lr: float | None = None
     schedule: str = "cosine"
     augment: str = "auto"
     distill: float = 0.7
@@ -65,6 +68,8 @@ class FineTune:
         done = replace(
             self,
             epochs=len(fitted.history),
+            batch=recipe.batch,
+            lr=recipe.lr,
             distill=recipe.distill,
             augment=recipe.augment,
             precision=recipe.precision,
@@ -85,5 +90,16 @@ class FineTune:
             asks = select is not None and teacher.format in learning.TRAINABLE
             known = indifferent(teacher, task, select, context.seed) if asks and select is not None else ()
             chosen["augment"] = "+".join(known) or "none"
-        images = any(len(spec.shape) == 4 for spec in variant.model.signature.data_inputs)
+        inputs = variant.model.signature.data_inputs
+        if self.batch is None:
+            split = task.split("train")
+            chosen["batch"] = fitting_batch(0 if split is None else round(self.share * len(split)))
+        if self.lr is None and self.optimizer in ("adam", "adamw"):
+            chosen["lr"] = _RATE_OF_TOKENS if any(spec.dtype.startswith("int") for spec in inputs) else _RATE
+        images = any(len(spec.shape) == 4 for spec in inputs)
         return Recipe(**chosen, channels_last=images, seed=context.seed)
+
+
+def fitting_batch(items: int) -> int:
+    """Return how many items a step sees: a power of two up to 128 that leaves an epoch enough steps."""
+    return next((size for size in _BATCHES if items >= _STEPS * size), _BATCHES[-1])
