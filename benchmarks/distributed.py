@@ -112,8 +112,8 @@ def steps(width: int, layers: int, count: int, room: int | None, group: Group, s
     rows = TensorSpec(name="input", dtype="float32", shape=("batch", width))
     signature = Signature(inputs=(rows,), outputs=(TensorSpec(name="output", dtype="float32", shape=("batch", width)),))
     recipe = Recipe(batch=16)
-    network = Network(build("deep.py:build", width=width, layers=layers), signature, Task(), recipe, group)
-    optimizer, losses = Optimizer(network.module, recipe, network.numbers), []
+    network = Network(build("deep.py:build", width=width, layers=layers), signature, Task(), recipe, group=group)
+    optimizer, losses = Optimizer(network.trained, recipe, network.numbers), []
     network.module.train()
     for _ in range(count):
         given, wanted = {"input": torch.randn(16, width)}, torch.randint(0, width, (16,))
