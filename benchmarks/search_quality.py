@@ -168,7 +168,6 @@ class Replay(Race):
     rows: list[Row] = field(default_factory=list)
     plain: Row = field(default_factory=dict)
     best_found: float = np.inf
-    _proposed: set[int] = field(default_factory=set)
 
     def made(self, parent: Variant, step: Step, share: float = 1.0) -> Variant | None:
         """Return what a step makes; a proposal stands for the network of the grid that is nearest to it."""
@@ -181,11 +180,9 @@ class Replay(Race):
             self.making_s[made.steps] = row["looks"][rung]["train_s"]
             return made
         place = self._nearest(step)
-        if place in self._proposed:
-            return None
-        self._proposed.add(place)
         self.budget.spent += self.rows[place]["made_s"]
-        return parent.after(parent.model, replace(step, options=options(self.rows[place]["options"])))
+        model = replace(parent.model, digest=f"{parent.model.digest} {place}")
+        return parent.after(model, replace(step, options=options(self.rows[place]["options"])))
 
     def enter(self, variant: Variant) -> None:
         """Try a variant: spend what that took, and note what was found."""

@@ -20,6 +20,7 @@ pytest.importorskip("optuna")
 Install = Callable[[str, str, str], None]
 
 SHRINK = """
+from dataclasses import replace
 from typing import Annotated
 from trimtab.core.protocols import Range
 from trimtab.core.values import Step, options
@@ -31,7 +32,8 @@ class Plugin:
     def refuses(self, variant, task):
         return None
     def apply(self, variant, context):
-        return variant.after(variant.model, Step(technique=self.name, options=options(amount=self.amount)))
+        model = replace(variant.model, digest=f"{variant.model.digest} less {self.amount}")
+        return variant.after(model, Step(technique=self.name, options=options(amount=self.amount)))
 """
 LEARN = """
 from trimtab.core.values import Step, options
@@ -72,12 +74,15 @@ class Plugin:
 """
 
 
+STEPS = SHRINK.replace("shrink", "steps").replace("less {self.amount}", "less {round(4 * self.amount)}")
+
+
 def of(step: Step, option: str, usual: float) -> float:
     return float(str(dict(step.options).get(option, usual)))
 
 
 def amount_of(steps: tuple[Step, ...]) -> float:
-    return sum(of(step, "amount", 0.5) for step in steps if step.technique == "shrink")
+    return sum(of(step, "amount", 0.5) for step in steps if step.technique in ("shrink", "steps"))
 
 
 def epochs_of(steps: tuple[Step, ...]) -> float:
@@ -268,3 +273,10 @@ def test_a_technique_that_never_changes_anything_is_soon_left(ready: Race, insta
     assert isinstance(ready, AtOnce)
     assert ready.asked.count("stuck") <= 3
     assert ready.asked.count("shrink") > 3
+
+
+def test_proposals_that_make_the_same_network_are_tried_once(ready: Race, install: Install) -> None:
+    install("techniques", "steps", STEPS)
+    found = searched(ready, "steps", "learn")
+    tried = {step for variant in found for step in variant.steps if step.technique == "steps"}
+    assert 1 <= len(tried) <= 4, "of any amount only four networks come"

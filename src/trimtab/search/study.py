@@ -56,6 +56,7 @@ class Study:
     _current: dict[str, Variant] = field(default_factory=dict)
     _origin: dict[str, Step] = field(default_factory=dict)
     _barren: Counter[str] = field(default_factory=Counter)
+    _twins: dict[str, str] = field(default_factory=dict)
     _cost: TrainingCost = field(init=False)
     _able: dict[str, tuple[float, Variant]] = field(default_factory=dict)
     _kept_s: float = 0.0
@@ -123,7 +124,10 @@ class Study:
                 self._barren[step.technique] += 1
                 self._proposals.fail(step)
                 continue
-            self._barren[step.technique] = -len(self._origin)
+            self._barren[step.technique] = -_MOST
+            if (twin := self._twins.setdefault(changed.model.digest, name)) != name:
+                self._tell(step, twin)
+                continue
             if before is None and self._hopeless(name, facts):
                 self._proposals.fail(step)
                 continue
@@ -131,6 +135,13 @@ class Study:
             if facts is not None and trial is not None and trial.screening is not None:
                 self._predictor.learn(self._place, facts, trial.screening.value * self.race.latency_s)
             self._add(name, changed, trial)
+
+    def _tell(self, step: Step, name: str) -> None:
+        """Tell what became of a proposal, or of its twin."""
+        if (candidate := self.halving.candidates.get(name)) is None:
+            self._proposals.fail(step)
+        else:
+            self._proposals.tell(step, candidate.time, self.halving.final_loss(name))
 
     def _facts(self, changed: Variant) -> Features | None:
         """Return what the latency of a changed network depends on, None where it can't be counted."""
@@ -175,7 +186,7 @@ class Study:
         self.halving.add(candidate)
         if candidate.time >= self._best():
             self.halving.drop(name)
-            self._proposals.tell(self._origin[name], candidate.time, self.halving.final_loss(name))
+            self._tell(self._origin[name], name)
 
     def _tried(self, variant: Variant) -> Generator[Variant, None, Trial | None]:
         """Yield a variant as candidates are timed, and return its trial."""
@@ -216,7 +227,7 @@ class Study:
             self.halving.drop(name)  # it keeps the goal: what more could training bring
         self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
         if rung == 0:
-            self._proposals.tell(self._origin[name], candidate.time, self.halving.final_loss(name))
+            self._tell(self._origin[name], name)
         if trial.screening is not None and loss <= _NEARLY * self.allowed and not outpaced(trial):
             self._able[name] = (trial.screening.value, learnt)
 
