@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -101,6 +102,33 @@ def test_a_divided_network_is_left_whole_and_is_what_one_process_makes(
     run = train(replace(asked, output=tmp_path / "two", processes=2, parallel=parallel))
     near(tmp_path / "two", tmp_path / "one")
     assert run.model.signature == read_run(tmp_path / "one").model.signature
+
+
+def test_a_teacher_and_kept_items_serve_two_processes_as_one(asked: Training, tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text(NET)
+    recipe = replace(asked.recipe, distill=0.5, share=0.5, store="float32")
+    taught = replace(asked, recipe=recipe, teachers=(f"{tmp_path / 'large.py'}:make",))
+    train(taught)
+    run = train(replace(taught, output=tmp_path / "two", processes=2))
+    near(tmp_path / "two", tmp_path / "one")
+    assert any(reading.name == "items_bytes" for reading in run.readings)
+
+
+def test_hints_are_refused_in_two_processes_and_teachers_in_a_pipeline(asked: Training, tmp_path: Path) -> None:
+    taught = replace(asked, processes=2, teachers=(asked.model,))
+    with pytest.raises(BadInput, match="hints are compared in one process only"):
+        train(replace(taught, recipe=replace(asked.recipe, hints="features"), output=tmp_path / "hints"))
+    with pytest.raises(BadInput, match="a network in stages can't be taught"):
+        distilled = replace(asked.recipe, distill=0.5)
+        train(replace(taught, recipe=distilled, parallel="pipeline", output=tmp_path / "stages"))
+
+
+def test_a_tracker_is_told_every_epoch_once_by_two_processes(asked: Training, tmp_path: Path) -> None:
+    tracked = replace(asked, processes=2, track=(f"folder:folder={tmp_path / 'runs'}",))
+    train(replace(tracked, recipe=replace(asked.recipe, epochs=2)))
+    (file,) = (tmp_path / "runs").glob("*/readings.jsonl")
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [each["step"] for each in told if each["name"] == "train_loss"] == [1, 2]
 
 
 def test_torchrun_starts_it_as_well_and_only_the_first_process_tells(asked: Training, tmp_path: Path) -> None:
