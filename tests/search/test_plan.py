@@ -302,6 +302,18 @@ def test_more_items_allow_a_repair_to_lose_more(race: Race, items: int, drop: fl
         assert found == pytest.approx(0.01 - (z + 0.5) * np.sqrt(changed / items), abs=1e-5)
 
 
+def test_what_was_trained_has_to_be_better_than_what_was_only_quantized(race: Race) -> None:
+    """Its training was ended by the very items that it is chosen by."""
+    with_items(race, 5000)
+    task, changed = race.shop.task, 6 / 1001
+    trials = [
+        tried(race, *steps, quality=lost(0.005)) for steps in (("static-int8",), ("prune", "fine-tune"), ("qat",))
+    ]
+    hoped = [plan.hoped_loss(trial, task, 0.01) for trial in trials]
+    error = np.sqrt(changed / 5000)
+    assert hoped == pytest.approx([0.01 - (1.645 + luck) * error for luck in (0.5, 1.5, 1.5)])
+
+
 def test_how_exactly_an_error_of_numbers_is_known_says_how_much_a_repair_may_lose(race: Race) -> None:
     with_items(race, 1000)
     race.shop = replace(race.shop, task=replace(race.shop.task, kind="regression"))

@@ -23,6 +23,7 @@ _PROMISING = 1.15  # a default within this factor of the best is worth varying
 _NEARLY = 1.5  # a variant that lost less than that many times what is allowed may keep it with another option
 _WORTH = 0.9  # a variant this much faster than the best is worth repairing: layers in float cost time again
 _CHANGED = 0.05  # of the answers are others after training, typically: so much doubt the proof will have
+_LUCK, _LUCK_TRAINED = 0.5, 1.5  # standard errors by which what was chosen, or trained and chosen, seems too good
 _LEARNING = 0.4  # the share of the time left that a technique may take which trains what it makes by itself
 _LESSONS = 2  # of the networks of which something fast loses too much
 _RESCUE = 0.6  # the share of the time left that repairing one variant may take
@@ -144,15 +145,25 @@ def trained(race: Race, tools: Toolbox) -> Iterator[Variant]:
         plain=plain,
         finish=lambda variant: _finished(race, tools, variant),
         said=race.progress.stage,
+        provable=lambda trial: _provable(race, trial),
     ).variants()
 
 
 def _typical_loss(task: Task, max_drop: float) -> float:
     """Return what a network that changes a few answers in a hundred may lose on the select split to be proven."""
-    split = task.split("certify")
-    items = 0 if split is None else len(split)
-    doubt = 1.645 * np.sqrt(_CHANGED / max(items, 1)) if task.kind in ("classification", "binary") else 0.0
-    return float(max(max_drop - doubt, 0.2 * max_drop))
+    select, certify = task.split("select"), task.split("certify")
+    if task.kind not in ("classification", "binary") or select is None or certify is None:
+        return 0.8 * max_drop
+    return max(max_drop - _doubt(np.sqrt(_CHANGED), len(select), len(certify), _LUCK_TRAINED), 0.2 * max_drop)
+
+
+def _doubt(spread: float, select: int, certify: int, luck: float) -> float:
+    """Return by how much a loss on the select items has to be below the allowed one.
+
+    That is 1.645 standard errors on the certify items for the proof, and `luck` on the select items, by which the
+    variant was chosen; `spread` is the standard deviation of one item's loss.
+    """
+    return float(spread * (1.645 / np.sqrt(max(certify, 1)) + luck / np.sqrt(max(select, 1))))
 
 
 def taught(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -225,9 +236,8 @@ def provable_loss(trial: Trial, task: Task, max_drop: float) -> float:
 def hoped_loss(trial: Trial, task: Task, max_drop: float) -> float | None:
     """Return what a trial may lose on the select split to be proven rather than not; None when nothing can tell.
 
-    That is the allowed loss, less 1.645 standard errors on the certify split for the proof and half a one on the
-    select split, because what seems to be enough is lucky. Errors of classes are by the items that the trial changed,
-    those of numbers by the interval that was found.
+    What seems to be enough is lucky, most of all where training was ended and networks were chosen by the same items.
+    Errors of classes are by the items that the trial changed, those of numbers by the interval that was found.
     """
     quality, select, certify = trial.quality, task.split("select"), task.split("certify")
     if quality is None or select is None or certify is None:
@@ -236,7 +246,10 @@ def hoped_loss(trial: Trial, task: Task, max_drop: float) -> float | None:
         spread = np.sqrt(changed_share(quality))
     else:
         spread = (quality.difference - quality.low) / 1.645 * np.sqrt(quality.items)
-    return float(max_drop - 1.645 * spread / np.sqrt(len(certify)) - 0.5 * spread / np.sqrt(len(select)))
+    classes = [plugins.plugin_class("techniques", step.technique) for step in trial.steps]
+    learnt = any(getattr(each, mark, False) for each in classes for mark in ("trains", "learns"))
+    luck = _LUCK_TRAINED if learnt else _LUCK
+    return max_drop - _doubt(spread, len(select), len(certify), luck)
 
 
 def changed_share(quality: NoWorse) -> float:

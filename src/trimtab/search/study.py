@@ -25,7 +25,7 @@ from trimtab.search.proposals import Proposals
 from trimtab.search.race import Race, outpaced
 
 _POOL, _MOST_POOL, _POOL_S = 5, 12, 100.0  # untrained candidates to choose from: one for so many seconds, within limits
-_MOST = 60  # proposals
+_MOST = 120  # proposals
 _TRAINING = 0.8  # of the time at the start; the rest is for quantizing what was trained
 _FINISHED = 3  # of the fastest networks that were trained are quantized
 _MAKING, _MAKING_S = 0.1, 60.0  # of the time left, at least so many seconds: for changing a network without training
@@ -49,6 +49,7 @@ class Study:
     plain: Trial
     finish: Callable[[Variant], Iterator[Variant]]
     said: Callable[[str], None]
+    provable: Callable[[Trial], bool] = lambda trial: True
     rungs: tuple[float, ...] = ()
     halving: Halving = field(init=False)
     _proposals: Proposals = field(init=False)
@@ -223,7 +224,7 @@ class Study:
         self.halving.told(name, loss)
         if trial.screening is not None:
             candidate.time = math.sqrt(candidate.time * trial.screening.value)  # timed twice, known better
-        if loss <= self.allowed:
+        if trial.state == "kept" and self.provable(trial):
             self.halving.drop(name)  # it keeps the goal: what more could training bring
         self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
         if rung == 0:
