@@ -49,8 +49,8 @@ def pupils(items: Path, seconds: float) -> tuple[Pupil, ...]:
     shift = ("--shift", str(SHIFT))
     usual = {"torch": True, "items": items, "seconds": seconds}
     return (
-        Pupil(name="torch-pruning, 2.11× fewer MACs (its script's)", script="torch_pruning", flags=shift, **usual),
-        Pupil(name="torch-pruning, 6× fewer MACs", script="torch_pruning", flags=("--speed-up", "6", *shift), **usual),
+        Pupil(name="torch-pruning, 2.11× fewer MACs (its script's)", script="prune_and_tune", flags=shift, **usual),
+        Pupil(name="torch-pruning, 6× fewer MACs", script="prune_and_tune", flags=("--speed-up", "6", *shift), **usual),
         Pupil(name="NNCF quantization-aware training", script="nncf_qat", flags=shift, **usual),
         Pupil(name="distillation into MobileNetV2 × 0.25", script="distil_mobilenetv2", flags=shift, **usual),
     )

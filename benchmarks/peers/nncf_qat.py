@@ -4,6 +4,8 @@ That is what its documentation asks for ("a few epochs with a small learning rat
 ResNet-18 uses Adam. OpenVINO converts what comes of it.
 """
 
+import os
+
 import nncf
 import openvino
 import torch
@@ -13,6 +15,7 @@ from lesson import Lesson
 EPOCHS, RATE, CALIBRATED = 5, 1e-5, 300
 
 if __name__ == "__main__":
+    os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "900")  # its operators are compiled at the first use
     lesson = Lesson(__doc__, ("--shift", int, 0))
     dataset = nncf.Dataset([lesson.items[row : row + 1] for row in range(CALIBRATED)])
     model = nncf.quantize(lesson.model, dataset)

@@ -418,6 +418,7 @@ def test_what_is_in_the_journal_is_met_again_whatever_is_left(race: Race, origin
 
 
 QUICK = """
+from trimtab.core.values import Step
 class Plugin:
     name = "quick"
     def refuses(self, variant, task):

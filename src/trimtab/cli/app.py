@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shlex
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from trimtab.workbench.optimize import Job
+    from trimtab.workbench.train import Heard
 
 app = typer.Typer(
     help="Make a trained neural network faster, smaller and greener without making it worse, and prove it.",
@@ -80,20 +82,19 @@ def optimize(  # one parameter per option: the command line may have as many as 
 
     if dry_run and as_json:
         raise BadInput("--dry-run tells the plan in words: leave --json out")
-    goal = Goal(
-        objective=_objective(minimize, maximize),
-        direction="maximize" if maximize else "minimize",
-        max_drop=items.drop(max_drop),
-        limits=tuple(words.limit(text) for text in limit or ()),
-        workload=calls.workload(),
-        margin=margin,
-    )
     job = Job(
         model=model,
         data=data,
-        goal=goal,
         output=output,
         data_request=replace(items.request(), train=train),
+        goal=Goal(
+            objective=_objective(minimize, maximize),
+            direction="maximize" if maximize else "minimize",
+            max_drop=items.drop(max_drop),
+            limits=tuple(words.limit(text) for text in limit or ()),
+            workload=calls.workload(),
+            margin=margin,
+        ),
         model_request=opening.request(),
         effort=Effort(
             seconds=words.seconds(budget or ("1h" if train else "10m")),
@@ -297,17 +298,17 @@ def train(
     as_json: o.AsJson = False,
 ) -> None:
     """Train a network on data: the best epoch's weights, learning curves, and all it takes to continue."""
-    from trimtab.reports.sheets import epoch_line, memory_table, recipes_table, run_table
+    from trimtab.reports.sheets import memory_table, recipes_table, run_table
     from trimtab.training.group import torchrun_started
     from trimtab.training.recipe import read_recipe
-    from trimtab.workbench.train import Heard, Training
+    from trimtab.workbench.train import Training
     from trimtab.workbench.train import train as fit
     from trimtab.workbench.train_compare import compare_recipes
     from trimtab.workbench.train_memory import train_memory
 
     if memory and compare is not None:
         raise BadInput("--memory trains nothing, so there is nothing to --compare: leave one of them out")
-    typed = [f"seed={items.seed}", *(option or ()), *([] if epochs is None else [f"epochs={epochs}"])]
+    typed = (f"seed={items.seed}", *(option or ()), *(() if epochs is None else (f"epochs={epochs}",)))
     asked = Training(
         model=model,
         data=data,
@@ -323,10 +324,7 @@ def train(
         command=shlex.join(["trimtab", *sys.argv[1:]]),
     )
     console = _console(stderr=as_json)
-
-    def heard(label: str = "") -> Heard:
-        return lambda epoch, metric: console.print(epoch_line(epoch, metric, label), highlight=False, soft_wrap=True)
-
+    heard = functools.partial(_heard, console)
     if memory:
         _show(train_memory(asked), memory_table, as_json)
     elif compare is None:
@@ -408,6 +406,13 @@ def _console(stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr)
+
+
+def _heard(console: Console, label: str = "") -> Heard:
+    """Return what prints every epoch of a training as it ends."""
+    from trimtab.reports.sheets import epoch_line
+
+    return lambda epoch, metric: console.print(epoch_line(epoch, metric, label), highlight=False, soft_wrap=True)
 
 
 def _show(found: Any, table: Callable[[Any], RenderableType], as_json: bool) -> None:

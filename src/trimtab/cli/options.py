@@ -186,11 +186,13 @@ TrainingBudget = Annotated[
 ]
 Processes = Annotated[
     int,
-    _search("--processes", min=1, help="How many processes train together on this machine, a share of a batch each."),
+    typer.Option(
+        "--processes", min=1, help="How many processes train together on this machine, a share of a batch each."
+    ),
 ]
 Parallel = Annotated[
     str,
-    _search(
+    typer.Option(
         "--parallel",
         help="What --processes divide: the items (ddp), also the weights (fsdp), the inside of layers (tensor), or "
         "the layers one after the other (pipeline).",
