@@ -254,7 +254,7 @@ def compared(story: Story, bundles: Sequence[Path], data: str, work: Path) -> No
     found = loads(Comparison, printed)
     text = io.StringIO()
     Console(file=text, width=WIDTH).print(comparison_table(found))
-    story.tell("## Side by side", "", "All of them on the engine that suits ONNX, timed in turn:", "", "```console",
+    story.tell("## Side by side", "", "Each on the engine that its bundle names, timed in turn:", "", "```console",
                f"$ {shlex.join(command[:-1])}", *text.getvalue().rstrip().splitlines(), "```")  # fmt: skip
     for path in figures.save(figures.every(found), work / "compared", ["png"]):
         story.picture(path, f"{path.stem} of all that were compared")

@@ -280,3 +280,10 @@ def test_proposals_that_make_the_same_network_are_tried_once(ready: Race, instal
     found = searched(ready, "steps", "learn")
     tried = {step for variant in found for step in variant.steps if step.technique == "steps"}
     assert 1 <= len(tried) <= 5, "of any amount one of five networks comes"
+
+
+def test_a_search_ends_when_no_technique_changes_anything(ready: Race, install: Install) -> None:
+    install("techniques", "stuck", STUCK)
+    assert searched(ready, "stuck", "learn") == []
+    assert isinstance(ready, AtOnce)
+    assert ready.asked.count("stuck") == 3

@@ -93,9 +93,9 @@ class Study:
         return max(0.0, self.race.budget.left() - self._kept_s)
 
     def _best(self) -> float:
-        """Return the time ratio of the fastest network so far that keeps the goal, quantized ones left out."""
-        kept = (t for t in self.race.trials if t.state == "kept" and t.screening is not None)
-        return min((t.screening.value for t in kept if t.screening and self._alike(t)), default=1.0)
+        """Return the time ratio of the fastest network so far that keeps the goal for good, quantized ones left out."""
+        kept = (t for t in self.race.trials if t.state == "kept" and self._alike(t) and self.provable(t))
+        return min((trial.screening.value for trial in kept if trial.screening is not None), default=1.0)
 
     def _alike(self, trial: Trial) -> bool:
         """Say whether a trial runs as the candidates are timed."""
@@ -110,6 +110,8 @@ class Study:
         while self._waiting() < self._wanted and self._left() > 0:
             step = self._proposals.next() if len(self._origin) < _MOST else None
             if step is None:
+                return
+            if all(self._barren[each.name] >= _BARREN for each in self.makers):
                 return
             name, before = step.label(), self._proposals.failed_before(step)
             if before is None and self._barren[step.technique] >= _BARREN:
