@@ -89,7 +89,7 @@ def test_each_peer_learns_and_leaves_a_model_that_runs(
     pytest.importorskip("torch_pruning")
     output = tmp_path / "out"
     command = [sys.executable, str(MODELS.parent / "peers" / f"{script}.py"), "--model", f"{MODELS}/mnist.py:build"]
-    command += ["--weights", str(weights), "--train", str(items), "--seconds", "8", "--output", str(output)]
+    command += ["--weights", str(weights), "--train", str(items), "--seconds", "3", "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "epoch 1: " in done.stdout
