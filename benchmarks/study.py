@@ -64,8 +64,8 @@ class Story:
         self.lines = [f"# {title}", "", *about, ""]
         self.seconds = 0.0
 
-    def add(self, step: Step) -> str:
-        """Do a step and tell it; return all that it printed."""
+    def add(self, step: Step) -> None:
+        """Do a step and tell it."""
         printed, seconds = done(step)
         self.seconds += seconds
         if step.title:
@@ -76,7 +76,6 @@ class Story:
         self.lines += ["```", "", f"*{seconds / 60:.1f} minutes.*", ""]
         for path, caption in step.pictures:
             self.picture(step.output / path, caption)
-        return printed
 
     def picture(self, path: Path, caption: str) -> None:
         """Show a picture; it is copied beside the page."""
@@ -132,8 +131,7 @@ def fashion(work: Path) -> Story:
     story.add(trained(model, given, data, work))
     story.add(memory(model, given, data, work))
     story.add(optimized(model, (*given, *weights), data, work, "1pt", "22m"))
-    pictures_of(story, work / "optimized")
-    table_of(story, work / "optimized")
+    found(story, work / "optimized")
     story.tell("## Light networks of known designs", "", (
         "MobileNetV2, ShuffleNetV2 and EfficientNet-Lite, fitted to small pictures, each learns from the same items. "
         "They are the usual answer to *make it lighter*."))  # fmt: skip
@@ -192,8 +190,8 @@ def optimized(model: str, given: tuple[str, ...], data: str, work: Path, most: s
     )  # fmt: skip
 
 
-def pictures_of(story: Story, run: Path) -> None:
-    """Show every figure of a search."""
+def found(story: Story, run: Path) -> None:
+    """Show every figure of a search, and tell sizes, times and memory of both baselines and the winner."""
     captions = {
         "tradeoff": "Time and accuracy of everything that was tried",
         "confusion": "Which class is taken for which, before and after",
@@ -203,14 +201,9 @@ def pictures_of(story: Story, run: Path) -> None:
         "throughput": "Items a second",
     }
     result = loads(Result, (run / "result.json").read_text())
-    drawn = figures.every(result)
-    for path in figures.save(drawn, run / "figures", ["png"]):
+    for path in figures.save(figures.every(result), run / "figures", ["png"]):
         story.picture(path, captions.get(path.stem, path.stem))
 
-
-def table_of(story: Story, run: Path) -> None:
-    """Tell sizes, times and memory of the model as given, the best untouched variant and the winner."""
-    result = loads(Result, (run / "result.json").read_text())
     winner = next((trial for trial in result.trials if trial.name == result.winner), None)
     trials = [each for each in (result.as_given, result.untouched, winner) if each is not None]
     rows = [[name, *(_told(trial, name) for trial in trials)] for name in TOLD]
@@ -251,12 +244,12 @@ def compared(story: Story, bundles: Sequence[Path], data: str, work: Path) -> No
     step = Step(title="Side by side", about="", command=command, output=work / "compared")
     printed, seconds = done(step)
     story.seconds += seconds
-    found = loads(Comparison, printed)
+    comparison = loads(Comparison, printed)
     text = io.StringIO()
-    Console(file=text, width=WIDTH).print(comparison_table(found))
+    Console(file=text, width=WIDTH).print(comparison_table(comparison))
     story.tell("## Side by side", "", "Each on the engine that its bundle names, timed in turn:", "", "```console",
                f"$ {shlex.join(command[:-1])}", *text.getvalue().rstrip().splitlines(), "```")  # fmt: skip
-    for path in figures.save(figures.every(found), work / "compared", ["png"]):
+    for path in figures.save(figures.every(comparison), work / "compared", ["png"]):
         story.picture(path, f"{path.stem} of all that were compared")
 
 
@@ -269,8 +262,7 @@ def bbc(work: Path) -> Story:
         "on 1,000 of them. 300 choose between variants, the other articles prove.",
     ])  # fmt: skip
     story.add(optimized(str(asset.factory), given, str(asset.data), work, "2pt", "30m"))
-    pictures_of(story, work / "optimized")
-    table_of(story, work / "optimized")
+    found(story, work / "optimized")
     return story
 
 

@@ -3,7 +3,7 @@ answers, at temperature 4 with nine tenths of the loss (Hinton et al. 2015), by 
 """
 
 import torch
-from lesson import BATCH, Lesson, outputs
+from lesson import Lesson, outputs
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     lesson = Lesson(__doc__, ("--width", float, 0.25), ("--shift", int, 0))
     told = outputs(lesson.model, lesson.items)
     student = mobilenetv2(lesson.items.shape[1], told.shape[1], lesson.given.width)
-    optimizer = torch.optim.SGD(student.parameters(), lr=RATE * BATCH / 128, momentum=0.9, weight_decay=4e-5)
+    optimizer = torch.optim.SGD(student.parameters(), lr=RATE, momentum=0.9, weight_decay=4e-5)
 
     def loss(answers: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """Return nine parts of what the teacher says and one of the labels."""

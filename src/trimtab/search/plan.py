@@ -16,7 +16,7 @@ from trimtab.core import plugins
 from trimtab.core.errors import BadInput
 from trimtab.core.protocols import Runtime, Technique
 from trimtab.core.values import Goal, Machine, NoWorse, Ratio, Settings, Step, Task, Trial, Variant, options
-from trimtab.search.race import Race, same_weights
+from trimtab.search.race import Race, marked, same_weights
 from trimtab.search.study import Study
 
 _PROMISING = 1.15  # a default within this factor of the best is worth varying
@@ -185,15 +185,11 @@ def taught(race: Race, tools: Toolbox) -> Iterator[Variant]:
 def _lossy(race: Race) -> Iterator[Variant]:
     """Yield the networks, as given or as they were last trained, of which something fast loses too much."""
     for trial in _doubtful(race):
-        taught_by = [end for end, step in enumerate(trial.steps, 1) if _trained_by(step)]
+        taught_by = [end for end, step in enumerate(trial.steps, 1) if marked(step, "trains")]
         steps = trial.steps[: max(taught_by, default=0)]
         network = race.variants.get(steps) if steps else race.shop.original
         if network is not None:
             yield network
-
-
-def _trained_by(step: Step) -> bool:
-    return bool(getattr(plugins.plugin_class("techniques", step.technique), "trains", False))
 
 
 def nearly(race: Race, tools: Toolbox) -> Iterator[Variant]:
@@ -246,8 +242,7 @@ def hoped_loss(trial: Trial, task: Task, max_drop: float) -> float | None:
         spread = np.sqrt(changed_share(quality))
     else:
         spread = (quality.difference - quality.low) / 1.645 * np.sqrt(quality.items)
-    classes = [plugins.plugin_class("techniques", step.technique) for step in trial.steps]
-    learnt = any(getattr(each, mark, False) for each in classes for mark in ("trains", "learns"))
+    learnt = any(marked(step, "trains", "learns") for step in trial.steps)
     luck = _LUCK_TRAINED if learnt else _LUCK
     return max_drop - _doubt(spread, len(select), len(certify), luck)
 

@@ -387,13 +387,18 @@ def foreign_meters() -> tuple[str, ...]:
 
 def same_weights(steps: Sequence[Step]) -> bool:
     """Say whether every step keeps the weights as they are (an export): only an engine's rounding changes answers."""
-    return all(getattr(plugins.plugin_class("techniques", step.technique), "lossless", False) for step in steps)
+    return all(marked(step, "lossless") for step in steps)
 
 
 def unrounded(steps: Sequence[Step]) -> bool:
     """Say whether every step keeps the weights or changes a network to be trained: it can still be quantized."""
-    classes = [plugins.plugin_class("techniques", step.technique) for step in steps]
-    return all(any(getattr(each, mark, False) for mark in ("lossless", "needs_training", "trains")) for each in classes)
+    return all(marked(step, "lossless", "needs_training", "trains") for step in steps)
+
+
+def marked(step: Step, *marks: str) -> bool:
+    """Say whether the class of a step's technique has one of these marks."""
+    kind = plugins.plugin_class("techniques", step.technique)
+    return any(getattr(kind, mark, False) for mark in marks)
 
 
 def as_ratio(found: Estimate, variant: Variant, baseline: Variant, margin: float) -> Ratio:

@@ -108,10 +108,10 @@ class Study:
     def _propose(self) -> Iterator[Variant]:
         """Yield proposals to be timed, until there are enough to choose from."""
         while self._waiting() < self._wanted and self._left() > 0:
+            if all(self._barren[each.name] >= _BARREN for each in self.makers):
+                return
             step = self._proposals.next() if len(self._origin) < _MOST else None
             if step is None:
-                return
-            if all(self._barren[each.name] >= _BARREN for each in self.makers):
                 return
             name, before = step.label(), self._proposals.failed_before(step)
             if before is None and self._barren[step.technique] >= _BARREN:
@@ -203,7 +203,7 @@ class Study:
         return next((trial for trial in self.race.trials if trial.name == candidate.label()), None)
 
     def _train(self, name: str, rung: int) -> Iterator[Variant]:
-        """Yield what training a candidate on a rung makes of it, also quantized where that is worth it."""
+        """Yield what training a candidate on a rung makes of it, and note it where quantizing may be worth it."""
         candidate, epochs = self.halving.candidates[name], self.halving.rungs[rung]
         most = _GRACE * (self._cost.setup_s + candidate.epoch_s * epochs) + _GRACE_S
         share = min(1.0, most / max(self.race.budget.left(), 1e-9))
