@@ -141,6 +141,14 @@ def test_train_items_calibrate_and_test_items_are_judged() -> None:
     assert np.bincount(labels[splits["calibrate"]]).tolist() == [30] * 10
 
 
+@pytest.mark.parametrize(("judged", "expected"), [(900, 300), (30_000, 5000)])
+def test_more_items_select_where_networks_are_trained(judged: int, expected: int) -> None:
+    names = np.repeat(["train", "test"], [800, judged])
+    found = plan(Items(count=800 + judged, names=names, learning=True), seed=0)
+    assert len(found["select"]) == expected
+    assert len(found["certify"]) == judged - expected
+
+
 def test_items_without_a_name_fill_what_is_missing() -> None:
     names = np.array(["certify"] * 50 + [""] * 100)
     splits = plan(Items(count=150, names=names), 0)

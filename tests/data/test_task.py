@@ -499,7 +499,7 @@ def test_a_sample_is_the_same_under_the_same_seed_and_another_under_another(tmp_
 def test_a_second_source_is_trained_on_and_an_eighth_of_it_calibrates(tmp_path: Path, make_model) -> None:
     request = DataRequest(train=(INPUTS[:400] + 100, LABELS[:400]))
     task = open_task((INPUTS[400:], LABELS[400:]), make_model(), tmp_path, request)
-    assert rows(task) == {"train": 350, "calibrate": 50, "select": 125, "certify": 375}
+    assert rows(task) == {"train": 350, "calibrate": 50, "select": 166, "certify": 334}
     for split in task.splits:
         strange = feeds(task, split, slice(None))["x"] > 50
         assert strange.all() if split.name in ("train", "calibrate") else not strange.any()

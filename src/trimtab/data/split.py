@@ -19,29 +19,37 @@ CALIBRATE_ITEMS = 300
 SELECT_ITEMS = 1500
 """Enough to choose by: two models that differ in 4 % of their answers are told apart to half a point."""
 
+SELECT_ITEMS_LEARNING = 5000
+"""Training chooses among far more, each epoch a choice, and the luck of that has to be paid for in the proof."""
+
 _ORDER = ("train", "calibrate", "select", "certify")
 _CALIBRATE_SHARE = 8
-_SELECT_SHARE = 4
+_SELECT_SHARE, _SELECT_SHARE_LEARNING = 4, 3
 SMALLEST = 8
 """Fewer items can't be divided into three parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Items:
-    """What a plan must know of the items: strata (class numbers), groups and names given in advance, or None."""
+    """What a plan must know of the items: strata (class numbers), groups and names given in advance, or None.
+
+    `learning` says that networks will be trained, on the items named train.
+    """
 
     count: int
     strata: Array | None = None
     groups: Array | None = None
     names: Array | None = None
+    learning: bool = False
 
 
 def plan(items: Items, seed: int) -> dict[str, Rows]:
     """Return the rows of each split, ascending; every item is in exactly one, and no group is in two.
 
     What the data names calibrate, select or certify stays so. Items named test, val or nothing are judged: they are
-    divided into select (a quarter, at most 1500) and certify, and, only where nothing is named train or calibrate,
-    calibrate (an eighth, at most 300). Otherwise calibrate is a sample of train, and the rest of train stays train.
+    divided into select (a quarter, at most 1500; for learning a third, at most 5000) and certify, and, only where
+    nothing is named train or calibrate, calibrate (an eighth, at most 300). Otherwise calibrate is a sample of train,
+    and the rest of train stays train.
 
     Raises:
         BadInput: there are too few items or groups, or items named in advance leave a split empty or tear a group.
@@ -58,7 +66,7 @@ def plan(items: Items, seed: int) -> dict[str, Rows]:
         splits |= {name: rows for name, rows in parts.items() if len(rows)}
         if not len(parts["train"]):
             del splits["train"]
-    wanted = _wanted(splits, len(judged))
+    wanted = _wanted(splits, len(judged), items.learning)
     if len(judged):
         for name, rows in _divide(items, judged, wanted, "certify", rng).items():
             splits[name] = np.union1d(splits.get(name, np.empty(0, dtype=np.int64)), rows)
@@ -90,14 +98,18 @@ def undivided(items: Items) -> dict[str, Rows]:
     return {name: np.flatnonzero(names == name) for name in _ORDER if name in names}
 
 
-def _wanted(splits: dict[str, Rows], judged: int) -> dict[str, int]:
+def _wanted(splits: dict[str, Rows], judged: int, learning: bool) -> dict[str, int]:
     if 0 < judged < SMALLEST:
         raise BadInput(f"{judged} items to judge are too few to calibrate, select and certify on; give a few hundred")
     wanted = {}
     if "calibrate" not in splits:
         wanted["calibrate"] = min(CALIBRATE_ITEMS, judged // _CALIBRATE_SHARE)
     if "select" not in splits:
-        wanted["select"] = min(SELECT_ITEMS, judged // _SELECT_SHARE)
+        few, most = (
+            min(SELECT_ITEMS, judged // _SELECT_SHARE),
+            min(SELECT_ITEMS_LEARNING, judged // _SELECT_SHARE_LEARNING),
+        )
+        wanted["select"] = most if learning else few
     return wanted
 
 

@@ -88,7 +88,8 @@ def open_task(
         groups = np.unique(groups.astype(str), return_inverse=True)[1].astype(np.int64)
     content = _Content(columns=columns, steps=steps, labels=asked.labels, groups=groups)
     strata = asked.labels if asked.kind in ("classification", "binary") else None
-    items = Items(count=len(table), strata=strata, groups=groups, names=table.splits)
+    learning = request.train is not None
+    items = Items(count=len(table), strata=strata, groups=groups, names=table.splits, learning=learning)
     planned = plan(items, request.seed) if divide else undivided(items)
     splits = tuple(_write(name, rows, content, folder) for name, rows in planned.items())
     splits = tuple(_with_raw(split, given, folder) for split in splits)
