@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trimtab.core.errors import BadInput, Refused, WorkerTimeout
+from trimtab.core.errors import BadInput, Refused, WorkerError, WorkerTimeout
 from trimtab.core.values import Goal, Step, Variant, options
 from trimtab.data.arrays import save_array
 from trimtab.data.batches import labels as labels_of
-from trimtab.search.making import Shop, is_made, judged, make
+from trimtab.search.making import Makers, Shop, is_made, judged, make
 from trimtab.search.race import Race
 from trimtab.testing.fakes import FakeSession
 
@@ -234,3 +234,50 @@ def test_one_lost_group_is_not_taken_for_many_lost_items(many: tuple[Shop, np.nd
     other[:20] = np.roll(other[:20], 1, axis=1)
     assert judged(answering(shop, other), shop, original, 0.05).doubt is not None
     assert judged(answering(grouped, other), grouped, original, 0.05).doubt is None
+
+
+TIDY = """
+import os
+class Plugin:
+    name, tidy = "{name}", {tidy}
+    def refuses(self, variant, task):
+        return None
+    def apply(self, variant, context):
+        print("made by", os.getpid())
+        if {fails}:
+            raise ValueError("no")
+        return variant
+"""
+
+
+def makers_of(logs: list[Path]) -> list[str]:
+    return [log.read_text().split("made by ")[1].split()[0] for log in logs]
+
+
+def test_tidy_techniques_share_a_process_and_each_has_its_own_log(
+    race: Race, original: Variant, tmp_path: Path, install: Install
+) -> None:
+    for name, tidy in (("tidy-one", True), ("tidy-other", True), ("untidy", False)):
+        install("techniques", name, TIDY.format(name=name, tidy=tidy, fails=False))
+    names = ("tidy-one", "tidy-other", "untidy")
+    with Makers() as makers:
+        for name in names:
+            make(race.shop, original, Step(technique=name), 60, tmp_path / name, makers=makers)
+    first, second, third = makers_of([tmp_path / name for name in names])
+    assert first == second, "PyTorch is loaded only once"
+    assert third != first, "what may leave something behind has a process of its own"
+
+
+def test_a_process_in_which_something_failed_is_used_no_more(
+    race: Race, original: Variant, tmp_path: Path, install: Install
+) -> None:
+    install("techniques", "tidy", TIDY.format(name="tidy", tidy=True, fails=False))
+    install("techniques", "broken", TIDY.format(name="broken", tidy=True, fails=True))
+    logs = [tmp_path / name for name in ("a", "b", "c")]
+    with Makers() as makers:
+        make(race.shop, original, Step(technique="tidy"), 60, logs[0], makers=makers)
+        with pytest.raises(WorkerError, match="no"):
+            make(race.shop, original, Step(technique="broken"), 60, logs[1], makers=makers)
+        make(race.shop, original, Step(technique="tidy", seed=1), 60, logs[2], makers=makers)
+    before, broken, after = makers_of(logs)
+    assert before == broken != after

@@ -1,10 +1,12 @@
-"""Applies a technique in a process of its own, once: the variant it made is kept for every later use."""
+"""Applies a technique in another process, once: the variant it made is kept for every later use."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,10 +55,64 @@ class Made:
     seconds: float
 
 
-def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path, cluster: Cluster | None = None) -> Made:
+class Makers:
+    """The processes in which techniques are applied: each in one of its own, but those that are `tidy` share one.
+
+    Such a technique leaves nothing behind in its process, and the next one finds PyTorch loaded. In between the process
+    stands still, so that it disturbs nothing that is timed. One in which something failed is used no more.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Process | None = None
+
+    def __enter__(self) -> Makers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process that waits."""
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
+
+    def make(self, shop: Shop, parent: Variant, step: Step, folder: Path, seconds: float, log: Path) -> Variant:
+        """Return the variant that a step makes of its parent within some seconds; its files go to the folder."""
+        tidy = bool(getattr(plugins.plugin_class("techniques", step.technique), "tidy", False))
+        if not tidy:
+            self.close()
+        process, self._waiting = self._waiting, None
+        if process is None:
+            limits = Limits(call_s=None, memory_bytes=shop.memory_bytes)
+            process = Process("trimtab.search.making:Maker", shop, log=log, limits=limits)
+        process.log = log
+        made: Variant | None = None
+        try:
+            made = process.call("make", parent, step, folder, seconds, log, timeout_s=most_s(seconds))
+        finally:
+            if made is None or not tidy:
+                process.close()
+        if tidy:
+            process.pause()
+            self._waiting = process
+        return made
+
+
+def make(
+    shop: Shop,
+    parent: Variant,
+    step: Step,
+    seconds: float,
+    log: Path,
+    *,
+    cluster: Cluster | None = None,
+    makers: Makers | None = None,
+) -> Made:
     """Return the variant that a step makes of its parent within some seconds, or has made before.
 
-    It is made on a `cluster` where one is given, unless the technique has to time on this machine.
+    It is made on a `cluster` where one is given, unless the technique has to time on this machine, or by `makers` whose
+    processes go on.
 
     Raises `Refused` when the technique can't do it, and `WorkerError` when it crashes, hangs or takes too much memory.
     """
@@ -73,9 +129,8 @@ def make(shop: Shop, parent: Variant, step: Step, seconds: float, log: Path, clu
         if cluster is not None and not needs_target(technique):
             made = cluster.make(shop, parent, step, kept.parent, seconds, log)
             return Made(variant=made, seconds=time.monotonic() - start)
-        limits = Limits(call_s=most_s(seconds), memory_bytes=shop.memory_bytes)
-        with Process("trimtab.search.making:Maker", shop, log=log, limits=limits) as maker:
-            variant: Variant = maker.call("make", parent, step, kept.parent, seconds)
+        with Makers() if makers is None else nullcontext(makers) as able:
+            variant = able.make(shop, parent, step, kept.parent, seconds, make_folder(log.parent) / log.name)
         return Made(variant=variant, seconds=time.monotonic() - start)
 
     return remembered(kept, Made, anew)
@@ -182,8 +237,13 @@ class Maker:
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
 
-    def make(self, parent: Variant, step: Step, folder: Path, seconds: float) -> Variant:
-        """Apply the step to the parent; files go to the folder. A full disk is no fault of the technique's."""
+    def make(self, parent: Variant, step: Step, folder: Path, seconds: float, log: Path | None = None) -> Variant:
+        """Apply the step to the parent; files go to the folder, and what is printed to the log.
+
+        A full disk is no fault of the technique's.
+        """
+        if log is not None:
+            _print_into(log)
         technique: Technique = plugins.make("techniques", step.technique, step.options)
         context = Context(
             task=self._shop.task,
@@ -218,3 +278,10 @@ class Maker:
         with open_session(variant) as session:
             session.time(feed, 5)
             return float(np.median(session.time(feed, 20).wall_ns)) / 1e9
+
+
+def _print_into(log: Path) -> None:
+    """Let all that this process prints from now on go to a file."""
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)

@@ -44,7 +44,7 @@ from trimtab.search.budget import Budget
 from trimtab.search.cluster import Cluster
 from trimtab.search.journal import Journal
 from trimtab.search.limits import broken_limit, hopeless_limit, quality_limits
-from trimtab.search.making import Judged, Shop, is_made, judged, make
+from trimtab.search.making import Judged, Makers, Shop, is_made, judged, make
 from trimtab.search.progress import Progress
 from trimtab.stats.percentiles import median
 from trimtab.stats.ratios import Estimate, ratio
@@ -87,6 +87,7 @@ class Race:
     variants: dict[tuple[Step, ...], Variant] = field(default_factory=dict)
     making_s: dict[tuple[Step, ...], float] = field(default_factory=dict)
     cluster: Cluster | None = None
+    _makers: Makers = field(default_factory=Makers)
     _reference: tuple[ProcessSession, Arrays] | None = None
     _twins: dict[tuple[tuple[Step, ...], str, str | None], Judged] = field(default_factory=dict)
 
@@ -111,7 +112,8 @@ class Race:
         return {trial.name for trial in self.trials if trial.state == "failed"}
 
     def close(self) -> None:
-        """End the reference's worker process."""
+        """End the worker processes, of the reference and of what makes variants."""
+        self._makers.close()
         if self._reference is not None:
             self._reference[0].close()
             self._reference = None
@@ -138,7 +140,8 @@ class Race:
         self.progress.begin(f"making {name}", self.budget.elapsed(), self.budget.seconds)
         blank, start = self._blank(name, steps, parent.settings), time.monotonic()
         try:
-            found = make(self.shop, parent, step, share * self.budget.left(), self._log(name), self.cluster)
+            seconds, log = share * self.budget.left(), self._log(name)
+            found = make(self.shop, parent, step, seconds, log, cluster=self.cluster, makers=self._makers)
         except (Refused, WorkerError, BadInput, MissingExtra) as error:
             state: TrialState = "skipped" if isinstance(error, NothingToGain) else "failed"
             self._end(replace(blank, state=state, reason=str(error)), start)

@@ -26,6 +26,7 @@ from trimtab.search.race import Race, outpaced
 
 _POOL, _MOST_POOL, _POOL_S = 5, 12, 100.0  # untrained candidates to choose from: one for so many seconds, within limits
 _MOST = 120  # proposals
+_PROPOSING, _PROPOSING_MORE = 0.2, 0.3  # of the time at the start, and of what trainings took: for proposals
 _TRAINING = 0.8  # of the time at the start; the rest is for quantizing what was trained
 _FINISHED = 3  # of the fastest networks that were trained are quantized
 _MAKING, _MAKING_S = 0.1, 60.0  # of the time left, at least so many seconds: for changing a network without training
@@ -61,6 +62,9 @@ class Study:
     _cost: TrainingCost = field(init=False)
     _able: dict[str, tuple[float, Variant]] = field(default_factory=dict)
     _kept_s: float = 0.0
+    _begun_s: float = 0.0
+    _most_s: float = 0.0
+    _trained_s: float = 0.0
     _wanted: int = _POOL
 
     def __post_init__(self) -> None:
@@ -68,6 +72,7 @@ class Study:
         train = race.shop.task.split("train")
         assert train is not None
         self._kept_s = (1 - _TRAINING) * race.budget.left()
+        self._begun_s, self._most_s = race.budget.elapsed(), _PROPOSING * self._left()
         self._wanted = int(min(max(_POOL, self._left() / _POOL_S), _MOST_POOL))
         self._cost = TrainingCost(len(train) * max(race.latency_s, 1e-6) / race.goal.workload.batch)
         rungs = self.rungs or rungs_of(self._cost.epoch_s(0.5), self._left())
@@ -84,13 +89,19 @@ class Study:
             if job is None:
                 break
             self.said(f"training {job.name}: {job.words()}")
+            start = self.race.budget.elapsed()
             yield from self._train(job.name, job.rung)
+            self._trained_s += self.race.budget.elapsed() - start
         for _, learnt in sorted(self._able.values(), key=lambda each: each[0])[:_FINISHED]:
             yield from self.finish(learnt)
 
     def _left(self) -> float:
         """Return the seconds left for training."""
         return max(0.0, self.race.budget.left() - self._kept_s)
+
+    def _proposed_s(self) -> float:
+        """Return the seconds that went into proposals."""
+        return self.race.budget.elapsed() - self._begun_s - self._trained_s
 
     def _best(self) -> float:
         """Return the time ratio of the fastest network so far that keeps the goal for good, quantized ones left out."""
@@ -106,8 +117,10 @@ class Study:
         )
 
     def _propose(self) -> Iterator[Variant]:
-        """Yield proposals to be timed, until there are enough to choose from."""
+        """Yield proposals to be timed, until there are enough to choose from, or some and no more time for others."""
         while self._waiting() < self._wanted and self._left() > 0:
+            if self._waiting() and self._proposed_s() > self._most_s + _PROPOSING_MORE * self._trained_s:
+                return
             if all(self._barren[each.name] >= _BARREN for each in self.makers):
                 return
             step = self._proposals.next() if len(self._origin) < _MOST else None

@@ -39,6 +39,7 @@ class DropLayers:
     name = "drop-layers"
     order = 9
     needs_training = True
+    tidy = True
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < 1:

@@ -40,6 +40,7 @@ class ExportOnnx:
 
     name = "export-onnx"
     lossless = True
+    tidy = True
     produces = "onnx"
 
     def refuses(self, variant: Variant, task: Task) -> str | None:

@@ -44,6 +44,7 @@ class Factorize:
     name = "factorize"
     order = 7
     needs_training = True
+    tidy = True
 
     def __post_init__(self) -> None:
         if not 0 < self.energy < 1:

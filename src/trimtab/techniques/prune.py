@@ -60,13 +60,14 @@ class Prune:
     amount: Annotated[float, Range(0.1, 0.95, 0.01)] = 0.5
     importance: str = "l2"
     scope: Annotated[str, Choices("uniform", "global")] = "uniform"
-    round_to: int | None = None
+    round_to: Annotated[int | None, Choices(*ROUNDINGS)] = None
     width: bool = False
     keep: str = ""
 
     name = "prune"
     order = 6
     needs_training = True
+    tidy = True
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < 1:

@@ -36,6 +36,7 @@ class Student:
     name = "student"
     order = 8
     needs_training = True
+    tidy = True
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("depth", self.depth)):

@@ -44,6 +44,7 @@ class Substitute:
     name = "substitute"
     order = 10
     needs_training = True
+    tidy = True
 
     def __post_init__(self) -> None:
         for name, value in (("amount", self.amount), ("narrow", self.narrow)):

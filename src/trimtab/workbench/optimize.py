@@ -45,8 +45,8 @@ from trimtab.workbench.clean import MARK
 from trimtab.workbench.final import Ending, conclude, tail_s
 from trimtab.workbench.inspect import contents_of
 from trimtab.workbench.opening import ModelRequest, open_model
-from trimtab.workbench.playoff import SHARE, play_off
-from trimtab.workbench.proof import MEASURE_SHARE, answers_file, answers_on, once_s
+from trimtab.workbench.playoff import play_off, share_s
+from trimtab.workbench.proof import answers_file, answers_on, measure_s, once_s
 from trimtab.workbench.report import REPORT, RESULT, read_result, write_report
 from trimtab.workbench.task import check_goal, given_task, lost_limits
 from trimtab.workbench.track import Track, named, trackers, trial_readings
@@ -56,6 +56,7 @@ _DONE = "finished.txt"  # the effort by which a run came to its end
 _INTERRUPTED = "interrupted: the search ended early, the best so far was proven"
 _PROOF_SHARE = 0.22  # of the budget, at most
 _PROVEN = 2.6  # as many times the certify split is answered: by the original, the best untouched and those that gain
+_RESERVE_S = 240.0  # what proof, final timing and measurements take at least, where the budget is long
 _MEMORY_SHARE = 0.8  # of what is free now, for one worker
 
 
@@ -341,7 +342,7 @@ def explore(race: Race, candidates: Iterator[Variant]) -> bool:
             trial = race.run(variant)
             if len(race.trials) == 1:
                 _check_first(race, trial)
-                race.budget.reserve_s = _reserve(race) + SHARE * race.budget.seconds
+                race.budget.reserve_s = _reserve(race) + share_s(race)
             if race.budget.over(len(race.trials)) and len(race.trials) == len(race.journal):
                 race.short = True
                 break
@@ -399,8 +400,8 @@ def best_untouched(race: Race) -> Trial:
 
 def _reserve(race: Race) -> float:
     """Return the seconds to keep back for proof, final timing and measurements."""
-    needed = _PROVEN * once_s(race) + MEASURE_SHARE * race.budget.seconds + tail_s(race)
-    return float(np.clip(needed, 0.25 * race.budget.seconds, 0.6 * race.budget.seconds))
+    needed = _PROVEN * once_s(race) + measure_s(race) + tail_s(race)
+    return float(np.clip(needed, min(0.25 * race.budget.seconds, _RESERVE_S), 0.6 * race.budget.seconds))
 
 
 def _same_run(work: Path, original: Variant, task: Task, job: Job, machine: Machine) -> None:

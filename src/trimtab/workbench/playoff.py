@@ -19,7 +19,7 @@ from trimtab.core.values import Ratio, Trial
 from trimtab.search.race import TIMED, Race, outpaced
 from trimtab.workbench.timing import TimingPlan, field_folder, time_trials
 
-SHARE = 0.1  # of the budget, kept back for this
+_SHARE, _SHARE_MOST_S = 0.1, 180.0  # of the budget, kept back for this
 _NEAR = 1.5  # times the best screening: within it, luck may have decided
 _MOST, _FEWEST = 8, 4
 _EACH_S = 4.0  # what one of the field takes at least
@@ -32,7 +32,7 @@ def play_off(race: Race, untouched: Sequence[Trial], folder: Path) -> None:
     The best of the untouched trials run in any case: they are the baseline. What was timed of a field is kept in the
     folder, for a run that is continued.
     """
-    until = time.monotonic() + min(race.budget.left(), 2 * SHARE * race.budget.seconds)
+    until = time.monotonic() + min(race.budget.left(), 2 * share_s(race))
     field = leaders(race, race.trials, untouched, _room(race))
     if race.goal.objective not in TIMED or len(field) < 2:
         return
@@ -46,6 +46,11 @@ def play_off(race: Race, untouched: Sequence[Trial], folder: Path) -> None:
             return
         again = [race.corrected[trial.name] for trial in field]
         field = leaders(race, again, untouched, max(_FEWEST, len(field) // 2))
+
+
+def share_s(race: Race) -> float:
+    """Return the seconds of the budget that are kept back for this; twice as many may be used if they are left."""
+    return min(_SHARE * race.budget.seconds, _SHARE_MOST_S)
 
 
 def leaders(race: Race, trials: Sequence[Trial], untouched: Sequence[Trial], most: int) -> list[Trial]:

@@ -21,8 +21,7 @@ from trimtab.search.race import Race
 from trimtab.stats.sequence import fixed_sequence, safest_first
 from trimtab.workbench.ledger import look
 
-MEASURE_SHARE = 0.12
-"""The share of the budget that final timing and measurements may take."""
+_MEASURE_SHARE, _MEASURE_MOST_S = 0.12, 240.0
 
 _MOST, _FEWEST = 4, 2  # contenders, beside the best untouched
 _SLACK = 1.15  # what an item takes beside the engine's call
@@ -34,7 +33,7 @@ def finalists(race: Race, untouched: Trial) -> list[Trial]:
     They come in the order in which they are tested. How many there are depends on the time that is left: each answers
     every item of the certify split, on a slow model for minutes.
     """
-    left = (1 - MEASURE_SHARE) * race.budget.seconds - race.budget.elapsed()
+    left = race.budget.seconds - measure_s(race) - race.budget.elapsed()
     most = int(np.clip(left / max(once_s(race), 1e-9) - 2, _FEWEST, _MOST))  # the original and the untouched come first
     kept = [t for t in race.trials if t.state == "kept" and t.name != untouched.name]
     least = race.score(untouched) if untouched.state == "kept" else np.inf  # one that a limit dropped is none to beat
@@ -48,6 +47,11 @@ def finalists(race: Race, untouched: Trial) -> list[Trial]:
     if untouched.state == "kept":
         chosen.append(untouched)
     return [chosen[place] for place in safest_first([safe[trial.name] for trial in chosen])]
+
+
+def measure_s(race: Race) -> float:
+    """Return the seconds that final timing and measurements may take: a share of the budget, within what they need."""
+    return min(_MEASURE_SHARE * race.budget.seconds, _MEASURE_MOST_S)
 
 
 def once_s(race: Race) -> float:
