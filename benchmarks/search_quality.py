@@ -182,7 +182,9 @@ class Replay(Race):
         place = self._nearest(step)
         self.budget.spent += self.rows[place]["made_s"]
         model = replace(parent.model, digest=f"{parent.model.digest} {place}")
-        return parent.after(model, replace(step, options=options(self.rows[place]["options"])))
+        made = parent.after(model, replace(step, options=options(self.rows[place]["options"])))
+        self.making_s[made.steps] = self.rows[place]["made_s"]
+        return made
 
     def enter(self, variant: Variant) -> None:
         """Try a variant: spend what that took, and note what was found."""
@@ -252,7 +254,7 @@ def trial_of(variant: Variant, look: Row, task: Task, race: Race) -> Trial:
     return Trial(
         name=variant.label(), steps=variant.steps, settings=variant.settings, variant=variant, reason="",
         state="kept" if look["loss"] <= MAX_DROP else "dropped", screening=screening, quality=quality,
-        measurement=measured,
+        measurement=measured, seconds=look["seconds"],
     )  # fmt: skip
 
 

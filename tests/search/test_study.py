@@ -122,6 +122,7 @@ class AtOnce(Race):
     """A race in which techniques are applied at once, without a process."""
 
     asked: list[str] = field(default_factory=list)
+    changing_s: float = 0.0
 
     def made(self, parent: Variant, step: Step, share: float = 1.0) -> Variant | None:
         technique: Any = plugins.make("techniques", step.technique, step.options)
@@ -131,7 +132,7 @@ class AtOnce(Race):
         except NothingToGain:
             return None
         self.variants[variant.steps] = variant
-        self.making_s[variant.steps] = 0.01 * epochs_of((step,))
+        self.making_s[variant.steps] = 0.01 * epochs_of((step,)) or self.changing_s
         return variant
 
 
@@ -287,3 +288,26 @@ def test_a_search_ends_when_no_technique_changes_anything(ready: Race, install: 
     assert searched(ready, "stuck", "learn") == []
     assert isinstance(ready, AtOnce)
     assert ready.asked.count("stuck") == 3
+
+
+def before_training(race: Race) -> int:
+    """Return how many networks are proposed before the first is trained."""
+    found = searched(race, "shrink", "learn", most=60)
+    return next(place for place, variant in enumerate(found) if epochs_of(variant.steps))
+
+
+def test_proposals_that_take_long_leave_their_time_to_training(ready: Race) -> None:
+    assert isinstance(ready, AtOnce)
+    usual = before_training(ready)
+    ready.names[1:] = []
+    ready.changing_s = 0.11 * ready.budget.left()
+    assert before_training(ready) < min(usual, 4), "two of them take more than a fifth of the time"
+
+
+def test_every_technique_has_its_turn_before_any_has_many(ready: Race, install: Install) -> None:
+    for number in range(4):
+        code = SHRINK.replace("less", f"by {number} less").replace('"shrink"', f'"shrink-{number}"')
+        install("techniques", f"shrink-{number}", code)
+    found = searched(ready, *(f"shrink-{number}" for number in range(4)), "learn", most=8)
+    tried = [variant.steps[0].technique for variant in found]
+    assert tried[:4] == [f"shrink-{number}" for number in range(4)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from trimtab.core.files import home
@@ -22,7 +22,7 @@ from trimtab.search.cost import TrainingCost
 from trimtab.search.halving import Candidate, Halving, rungs_of
 from trimtab.search.predictor import Features, Predictor, features, where
 from trimtab.search.proposals import Proposals
-from trimtab.search.race import Race, outpaced
+from trimtab.search.race import Race, marked, outpaced
 
 _POOL, _MOST_POOL, _POOL_S = 5, 12, 100.0  # untrained candidates to choose from: one for so many seconds, within limits
 _MOST = 120  # proposals
@@ -62,9 +62,8 @@ class Study:
     _cost: TrainingCost = field(init=False)
     _able: dict[str, tuple[float, Variant]] = field(default_factory=dict)
     _kept_s: float = 0.0
-    _begun_s: float = 0.0
+    _first: int = 0
     _most_s: float = 0.0
-    _trained_s: float = 0.0
     _wanted: int = _POOL
 
     def __post_init__(self) -> None:
@@ -72,7 +71,7 @@ class Study:
         train = race.shop.task.split("train")
         assert train is not None
         self._kept_s = (1 - _TRAINING) * race.budget.left()
-        self._begun_s, self._most_s = race.budget.elapsed(), _PROPOSING * self._left()
+        self._first, self._most_s = len(race.trials), _PROPOSING * self._left()
         self._wanted = int(min(max(_POOL, self._left() / _POOL_S), _MOST_POOL))
         self._cost = TrainingCost(len(train) * max(race.latency_s, 1e-6) / race.goal.workload.batch)
         rungs = self.rungs or rungs_of(self._cost.epoch_s(0.5), self._left())
@@ -89,9 +88,7 @@ class Study:
             if job is None:
                 break
             self.said(f"training {job.name}: {job.words()}")
-            start = self.race.budget.elapsed()
             yield from self._train(job.name, job.rung)
-            self._trained_s += self.race.budget.elapsed() - start
         for _, learnt in sorted(self._able.values(), key=lambda each: each[0])[:_FINISHED]:
             yield from self.finish(learnt)
 
@@ -99,9 +96,12 @@ class Study:
         """Return the seconds left for training."""
         return max(0.0, self.race.budget.left() - self._kept_s)
 
-    def _proposed_s(self) -> float:
-        """Return the seconds that went into proposals."""
-        return self.race.budget.elapsed() - self._begun_s - self._trained_s
+    def _spent_s(self, trained: bool) -> float:
+        """Return the seconds that went into proposals, or into training some, in an earlier part of a run as well."""
+        tried = [trial for trial in self.race.trials[self._first :] if _trained(trial.steps) == trained]
+        made = {trial.steps[:end] for trial in tried for end in range(1, len(trial.steps) + 1)}
+        making = sum(self.race.making_s.get(steps, 0.0) for steps in made if _trained(steps) == trained)
+        return making + sum(trial.seconds for trial in tried)
 
     def _best(self) -> float:
         """Return the time ratio of the fastest network so far that keeps the goal for good, quantized ones left out."""
@@ -119,7 +119,7 @@ class Study:
     def _propose(self) -> Iterator[Variant]:
         """Yield proposals to be timed, until there are enough to choose from, or some and no more time for others."""
         while self._waiting() < self._wanted and self._left() > 0:
-            if self._waiting() and self._proposed_s() > self._most_s + _PROPOSING_MORE * self._trained_s:
+            if self._waiting() and self._spent_s(False) > self._most_s + _PROPOSING_MORE * self._spent_s(True):
                 return
             if all(self._barren[each.name] >= _BARREN for each in self.makers):
                 return
@@ -260,3 +260,8 @@ class Study:
 
     def _macs(self, trial: Trial | None) -> float | None:
         return trial.measurement.value("macs") if trial is not None and trial.measurement is not None else None
+
+
+def _trained(steps: Sequence[Step]) -> bool:
+    """Say whether a step trained the network."""
+    return any(marked(step, "trains") for step in steps)
