@@ -82,7 +82,8 @@ def of(step: Step, option: str, usual: float) -> float:
 
 
 def amount_of(steps: tuple[Step, ...]) -> float:
-    return sum(of(step, "amount", 0.5) for step in steps if step.technique in ("shrink", "steps"))
+    """What is gone: each step leaves its share of what it was given."""
+    return 1 - math.prod(1 - of(step, "amount", 0.5) for step in steps if step.technique in ("shrink", "steps"))
 
 
 def epochs_of(steps: tuple[Step, ...]) -> float:
@@ -176,10 +177,10 @@ def searched(race: Race, *techniques: str, most: int = 900) -> list[Variant]:
 
 def test_a_changed_network_is_timed_before_it_is_trained(ready: Race) -> None:
     found = searched(ready, "shrink", "learn", most=30)
-    first: dict[float, int] = {}
+    first: dict[float, str] = {}
     for variant in found:
-        first.setdefault(amount_of(variant.steps), len(variant.steps))
-    assert set(first.values()) == {1}
+        first.setdefault(amount_of(variant.steps), variant.steps[-1].technique)
+    assert set(first.values()) == {"shrink"}
 
 
 def test_the_search_ends_near_the_fastest_network_that_keeps_the_goal(ready: Race) -> None:
@@ -208,12 +209,11 @@ def test_the_fastest_are_quantized_when_all_training_is_done(ready: Race) -> Non
 
 
 def test_each_rung_goes_on_from_the_weights_of_the_one_below(ready: Race) -> None:
-    found = searched(ready, "shrink", "learn")
-    deep = max(found, key=lambda variant: len(variant.steps))
-    chain = [step.technique for step in deep.steps]
-    assert chain[:3] == ["shrink", "learn", "learn"]
-    epochs = [epochs_of((step,)) for step in deep.steps[1:]]
-    assert epochs == sorted(set(epochs))
+    chains = [variant.steps for variant in searched(ready, "shrink", "learn")]
+    climbs = [steps for steps in chains if [step.technique for step in steps] == ["shrink", "learn", "learn"]]
+    assert climbs
+    for _, first, second in climbs:
+        assert epochs_of((first,)) < epochs_of((second,))
 
 
 def test_a_search_that_goes_on_tries_the_same_again(ready: Race) -> None:
@@ -311,3 +311,17 @@ def test_every_technique_has_its_turn_before_any_has_many(ready: Race, install: 
     found = searched(ready, *(f"shrink-{number}" for number in range(4)), "learn", most=8)
     tried = [variant.steps[0].technique for variant in found]
     assert tried[:4] == [f"shrink-{number}" for number in range(4)]
+
+
+def test_changes_compose(ready: Race, install: Install) -> None:
+    install("techniques", "steps", STEPS)
+    chains = [[step.technique for step in variant.steps] for variant in searched(ready, "shrink", "steps", "learn")]
+    assert any(chain[:2] in (["shrink", "steps"], ["steps", "shrink"]) for chain in chains), "before any training"
+    assert any(chain[:3] in (["shrink", "learn", "shrink"], ["shrink", "learn", "steps"]) for chain in chains)
+    assert not any(chain[:2] in (["shrink", "shrink"], ["steps", "steps"]) for chain in chains)
+
+
+def test_what_makes_a_network_of_its_own_is_given_the_original_only(ready: Race, install: Install) -> None:
+    install("techniques", "steps", STEPS.replace("needs_training = True", "needs_training = afresh = True"))
+    for variant in searched(ready, "shrink", "steps", "learn"):
+        assert "steps" not in [step.technique for step in variant.steps[1:]]

@@ -241,9 +241,9 @@ class Technique(Protocol):
 
     What else a technique may say of itself, as attributes of its class: `order` (what gains most for its cost has the
     least), `lossless` and `produces` (exports), `saves` (the only reading that it improves), `needs_training` (what it
-    makes is no good before it is trained), `trains` (what others changed), `tidy` (it leaves nothing behind in its
-    process, where another such may go on), and `resumes`: what a killed run left half made in its folder is what it
-    goes on from.
+    makes is no good before it is trained), `afresh` (that is a network of its own, whatever it is made of), `trains`
+    (what others changed), `tidy` (it leaves nothing behind in its process, where another such may go on), and
+    `resumes`: what a killed run left half made in its folder is what it goes on from.
     """
 
     name: str

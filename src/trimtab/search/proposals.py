@@ -71,6 +71,11 @@ class Proposals:
         """Tell that nothing came of a proposal, so that others like it are proposed less."""
         self._study.tell(self._numbers[step], _NOTHING, skip_if_finished=True)
 
+    def forget(self, step: Step) -> None:
+        """Let nothing be learnt of a proposal."""
+        trial = self._numbers[step]
+        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
     def _begin(self) -> None:
         """Queue what is proposed first."""
         for share in _FIRST:

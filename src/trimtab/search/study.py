@@ -1,12 +1,14 @@
 """Searches over networks that are changed and trained again, then quantized: what `optimize --train` adds.
 
 Every proposal is made and timed before anything is trained: its speed does not depend on its weights. Of those that
-are fast enough the one that promises most for its cost is trained next (`halving`). The fastest of those that keep the
+are fast enough the one that promises most for its cost is trained next (`halving`). Every second proposal changes what
+promises most so far instead of the original, trained or not: so changes compose. The fastest of those that keep the
 goal, or nearly do, are in the end handed to the techniques that need no training.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -126,7 +128,8 @@ class Study:
             step = self._proposals.next() if len(self._origin) < _MOST else None
             if step is None:
                 return
-            name, before = step.label(), self._proposals.failed_before(step)
+            before, parent = self._proposals.failed_before(step), self._parent(step)
+            name = " → ".join(each.label() for each in (*parent.steps, step))
             if before is None and self._barren[step.technique] >= _BARREN:
                 self._proposals.fail(step)
                 continue
@@ -134,30 +137,46 @@ class Study:
             if before:
                 continue
             share = min(1.0, max(_MAKING, _MAKING_S / self.race.budget.left()))
-            changed = self.race.made(self.race.shop.original, step, share)
+            changed = self.race.made(parent, step, share)
             facts = None if changed is None else self._facts(changed)
             if changed is None:
                 self._barren[step.technique] += 1
-                self._proposals.fail(step)
+                self._tell(name)
                 continue
             self._barren[step.technique] = -_MOST
             if (twin := self._twins.setdefault(changed.model.digest, name)) != name:
-                self._tell(step, twin)
+                self._tell(name, twin)
                 continue
             if before is None and self._hopeless(name, facts):
-                self._proposals.fail(step)
+                self._tell(name)
                 continue
             trial = yield from self._tried(changed)
             if facts is not None and trial is not None and trial.screening is not None:
                 self._predictor.learn(self._place, facts, trial.screening.value * self.race.latency_s)
             self._add(name, changed, trial)
 
-    def _tell(self, step: Step, name: str) -> None:
-        """Tell what became of a proposal, or of its twin."""
-        if (candidate := self.halving.candidates.get(name)) is None:
+    def _parent(self, step: Step) -> Variant:
+        """Return what a proposal changes: the original, or every second time what promises most so far.
+
+        That is the network that would be trained next, else the fastest that was trained and keeps the goal; neither
+        where the technique has changed it since it was trained, or makes a network of its own.
+        """
+        original, job = self.race.shop.original, self.halving.next(self._best(), self._left())
+        best = min(self._able.values(), key=lambda each: each[0], default=(1.0, original))[1]
+        found = best if job is None else self._current[job.name]
+        untrained = itertools.takewhile(lambda each: not _trained([each]), reversed(found.steps))
+        again = step.technique in {each.technique for each in untrained}
+        return original if len(self._origin) % 2 == 0 or again or marked(step, "afresh") else found
+
+    def _tell(self, name: str, twin: str = "") -> None:
+        """Tell what became of a proposal, or of its twin; of changes to other networks than the original nothing."""
+        candidate, step = self.halving.candidates.get(twin or name), self._origin[name]
+        if " → " in name:
+            self._proposals.forget(step)
+        elif candidate is None:
             self._proposals.fail(step)
         else:
-            self._proposals.tell(step, candidate.time, self.halving.final_loss(name))
+            self._proposals.tell(step, candidate.time, self.halving.final_loss(candidate.name))
 
     def _facts(self, changed: Variant) -> Features | None:
         """Return what the latency of a changed network depends on, None where it can't be counted."""
@@ -194,7 +213,7 @@ class Study:
         """Take in a proposal that was timed."""
         macs, original = self._macs(trial), self._macs(self.race.trials[0])
         if trial is None or trial.screening is None or not macs or not original:
-            self._proposals.fail(self._origin[name])
+            self._tell(name)
             return
         work = macs / original
         candidate = Candidate(name=name, time=trial.screening.value, work=work, epoch_s=self._cost.epoch_s(work))
@@ -202,7 +221,7 @@ class Study:
         self.halving.add(candidate)
         if candidate.time >= self._best():
             self.halving.drop(name)
-            self._tell(self._origin[name], name)
+            self._tell(name)
 
     def _tried(self, variant: Variant) -> Generator[Variant, None, Trial | None]:
         """Yield a variant as candidates are timed, and return its trial."""
@@ -243,7 +262,7 @@ class Study:
             self.halving.drop(name)  # it keeps the goal: what more could training bring
         self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
         if rung == 0:
-            self._tell(self._origin[name], name)
+            self._tell(name)
         if trial.screening is not None and loss <= _NEARLY * self.allowed and not outpaced(trial):
             self._able[name] = (trial.screening.value, learnt)
 

@@ -29,13 +29,14 @@ class Student:
     they are no larger, the others are drawn.
     """
 
-    width: Annotated[float, Range(0.1, 1.0, 0.01)] = 0.5
+    width: Annotated[float, Range(0.1, 2.0, 0.01)] = 0.5
     kind: Annotated[str, Choices(*KINDS)] = "auto"
     depth: Annotated[float, Range(0.25, 1.0, 0.25)] = 1.0
 
     name = "student"
     order = 8
     needs_training = True
+    afresh = True
     tidy = True
 
     def __post_init__(self) -> None:
