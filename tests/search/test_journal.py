@@ -9,7 +9,7 @@ from trimtab.core.values import Settings, Step, Trial
 from trimtab.search.journal import Journal
 
 
-def trial(name: str, seconds: float = 1.0, steps: tuple[Step, ...] = (), making_s: float = 0.0) -> Trial:
+def trial(name: str, seconds: float = 1.0, steps: tuple[Step, ...] = (), making_s: tuple[float, ...] = ()) -> Trial:
     settings = Settings(runtime="onnxruntime")
     return Trial(
         name=name, steps=steps, settings=settings, variant=None, state="kept", reason="", seconds=seconds,
@@ -86,8 +86,8 @@ def test_making_counts_once_however_many_trials_share_what_was_made(tmp_path: Pa
     export, quantize = Step(technique="export-onnx"), Step(technique="static-int8")
     journal = Journal(tmp_path / "journal.jsonl")
     plain = trial("as given", 1.0)
-    exported = [trial(f"export on {n}", 2.0, (export,), 10.0) for n in range(2)]
-    quantized = [trial(f"int8 on {n}", 3.0, (export, quantize), 100.0) for n in range(3)]
+    exported = [trial(f"export on {n}", 2.0, (export,), (10.0,)) for n in range(2)]
+    quantized = [trial(f"int8 on {n}", 3.0, (export, quantize), (10.0, 100.0)) for n in range(3)]
     for each in (plain, *exported, *quantized):
         journal.add(each)
     assert journal.seconds == 1 + 2 * 2 + 3 * 3 + 10 + 100
@@ -97,10 +97,10 @@ def test_making_counts_once_however_many_trials_share_what_was_made(tmp_path: Pa
     assert Journal(tmp_path / "journal.jsonl").seconds == journal.seconds
 
 
-def test_a_step_that_was_never_tried_alone_costs_what_its_own_trials_say(tmp_path: Path) -> None:
+def test_a_step_that_was_never_tried_alone_costs_what_it_took(tmp_path: Path) -> None:
     steps = (Step(technique="export-onnx"), Step(technique="static-int8"))
     journal = Journal(tmp_path / "journal.jsonl")
-    journal.add(trial("a", 1.0, steps, 5.0))
+    journal.add(trial("a", 1.0, steps, (2.0, 3.0)))
     assert journal.cost(journal.trials[0]) == journal.seconds == 6.0
 
 

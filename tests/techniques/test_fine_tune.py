@@ -126,10 +126,11 @@ def test_few_items_are_learnt_in_small_batches(items: int, expected: int) -> Non
 
 def test_what_is_left_open_is_decided_and_told(case: Any, at: Any) -> None:
     variant, task = case()
-    told = dict(FineTune(epochs=1).apply(variant, at(variant, task)).steps[-1].options)
-    train = task.split("train")
+    step = FineTune(epochs=1).apply(variant, at(variant, task)).steps[-1]
+    told, train = dict(step.options), task.split("train")
     assert train is not None
     assert (told["batch"], told["lr"]) == (fitting_batch(len(train)), 2e-3)
+    assert step.label() == "fine-tune(epochs=1)", "in the file, not in a label, of which a chain has several"
 
 
 def test_a_deadline_before_the_first_epoch_is_told(case: Any, at: Any) -> None:

@@ -620,7 +620,7 @@ class Trial:
 
     `screening` is the time ratio to the model as given, `quality` what it lost on the select split; neither is proof.
     Of a finalist that was tested `quality` is the proof, or the lack of one. `seconds` is what trying it took (and
-    making it, where that failed), `making_s` what its last step took: trials of the same steps share that.
+    making it, where that failed), `making_s` what each of its steps took: trials of the same first steps share that.
     """
 
     name: str
@@ -634,7 +634,7 @@ class Trial:
     quality: NoWorse | None = None
     log: Path | None = None
     seconds: float = 0.0
-    making_s: float = 0.0
+    making_s: tuple[float, ...] = ()
     parent: str | None = None
 
 

@@ -56,7 +56,11 @@ class Journal:
 
     def _making(self) -> dict[tuple[Step, ...], float]:
         """Return the seconds that the last one of some steps took, once for all the trials that share them."""
-        return {trial.steps: trial.making_s for trial in self._trials.values()}
+        found: dict[tuple[Step, ...], float] = {}
+        for trial in self._trials.values():
+            for end, took in enumerate(trial.making_s, 1):
+                found[trial.steps[:end]] = max(took, found.get(trial.steps[:end], 0.0))
+        return found
 
     def _read(self) -> None:
         content = self._path.read_bytes()

@@ -361,7 +361,7 @@ class Race:
             state="failed",
             reason="",
             log=self._log(name),
-            making_s=self.making_s.get(steps, 0.0),
+            making_s=tuple(self.making_s.get(steps[:end], 0.0) for end in range(1, len(steps) + 1)),
         )
 
     def _end(self, trial: Trial, start: float) -> Trial:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 
 from trimtab.core.machine import machine
 from trimtab.core.protocols import Context
-from trimtab.core.values import Step, Task, Variant, options
+from trimtab.core.values import Options, Step, Task, Variant, options
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import load_live
 from trimtab.techniques import learning
@@ -15,6 +15,7 @@ from trimtab.training.recipe import Recipe
 
 _RATE, _RATE_OF_TOKENS = 2e-3, 2e-4  # of Adam; transformers forget what they know at higher ones
 _BATCHES, _STEPS = (128, 64, 32, 16), 50
+_DECIDED = {"augment", "batch", "lr", "precision"}  # by the data and the machine, as a rule
 _NARROW = {"avx512_bf16", "amx_bf16"}  # flags of processors that multiply bf16
 
 
@@ -46,6 +47,11 @@ class FineTune:
     name = "fine-tune"
     trains = True
     resumes = True  # from the checkpoint in its folder
+
+    @staticmethod
+    def told(given: Options) -> Options:
+        """Return the options as a label tells them: a chain has several trainings, and what differs is how long."""
+        return tuple((name, value) for name, value in given if name not in _DECIDED)
 
     def refuses(self, variant: Variant, task: Task) -> str | None:
         """Refuse models that can't be trained, and data without items to train on."""
