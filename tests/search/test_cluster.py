@@ -107,7 +107,7 @@ def work(cluster: Cluster, race: Race, original: Variant, tmp_path: Path) -> Any
 
     def run(seconds: float = 60.0, **given: str) -> Any:
         step = Step(technique="travelling", options=options(given))
-        return make(race.shop, original, step, seconds, tmp_path / "log", cluster)
+        return make(race.shop, original, step, seconds, tmp_path / "log", cluster=cluster)
 
     return run
 
@@ -128,7 +128,7 @@ def test_a_technique_of_ours_makes_there_what_it_makes_here(
     cluster: Cluster, race: Race, original: Variant, tmp_path: Path
 ) -> None:
     step = Step(technique="static-int8")
-    there = make(race.shop, original, step, 60, tmp_path / "log", cluster).variant
+    there = make(race.shop, original, step, 60, tmp_path / "log", cluster=cluster).variant
     here = make(replace(race.shop, folder=tmp_path / "here"), original, step, 60, tmp_path / "log").variant
     assert there.model.digest == here.model.digest
     assert there.steps == here.steps
@@ -192,7 +192,7 @@ def test_what_was_begun_is_what_is_given(cluster: Cluster, race: Race, tmp_path:
     race.cluster = cluster
     begin_ahead(race, toolbox(["onnxruntime", "travelling", "static-int8"]))
     for technique in ("travelling", "static-int8"):
-        made = make(race.shop, race.shop.original, Step(technique=technique), 60, tmp_path / "log", cluster)
+        made = make(race.shop, race.shop.original, Step(technique=technique), 60, tmp_path / "log", cluster=cluster)
         assert made.variant.model.path.is_file()
 
 
@@ -222,7 +222,7 @@ def test_when_the_last_other_machine_goes_it_ends_with_one_line(race: Race, tmp_
             leaving.start()
             with pytest.raises(WorkerCrashed, match=r"no machine beside this one|its worker on the cluster died"):
                 step = Step(technique="travelling", options=options(how="hangs"))
-                make(race.shop, race.shop.original, step, 300, tmp_path / "log", cluster)
+                make(race.shop, race.shop.original, step, 300, tmp_path / "log", cluster=cluster)
             leaving.join()
         with pytest.raises(WorkerCrashed, match="no machine beside this one, which times and must not be disturbed"):
             Cluster(nodes.address, tmp_path / "two.log")

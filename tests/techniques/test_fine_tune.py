@@ -130,7 +130,9 @@ def test_what_is_left_open_is_decided_and_told(case: Any, at: Any) -> None:
     told, train = dict(step.options), task.split("train")
     assert train is not None
     assert (told["batch"], told["lr"]) == (fitting_batch(len(train)), 2e-3)
-    assert step.label() == "fine-tune(epochs=1)", "in the file, not in a label, of which a chain has several"
+    assert step.label() == "fine-tune(distill=0.0, epochs=1)", (
+        "in the file, not in a label, of which a chain has several"
+    )
 
 
 def test_a_deadline_before_the_first_epoch_is_told(case: Any, at: Any) -> None:
