@@ -105,11 +105,8 @@ def _wanted(splits: dict[str, Rows], judged: int, learning: bool) -> dict[str, i
     if "calibrate" not in splits:
         wanted["calibrate"] = min(CALIBRATE_ITEMS, judged // _CALIBRATE_SHARE)
     if "select" not in splits:
-        few, most = (
-            min(SELECT_ITEMS, judged // _SELECT_SHARE),
-            min(SELECT_ITEMS_LEARNING, judged // _SELECT_SHARE_LEARNING),
-        )
-        wanted["select"] = most if learning else few
+        most, share = (SELECT_ITEMS_LEARNING, _SELECT_SHARE_LEARNING) if learning else (SELECT_ITEMS, _SELECT_SHARE)
+        wanted["select"] = min(most, judged // share)
     return wanted
 
 

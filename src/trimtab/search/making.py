@@ -130,7 +130,7 @@ def make(
             made = cluster.make(shop, parent, step, kept.parent, seconds, log)
             return Made(variant=made, seconds=time.monotonic() - start)
         with Makers() if makers is None else nullcontext(makers) as able:
-            variant = able.make(shop, parent, step, kept.parent, seconds, make_folder(log.parent) / log.name)
+            variant = able.make(shop, parent, step, kept.parent, seconds, log)
         return Made(variant=variant, seconds=time.monotonic() - start)
 
     return remembered(kept, Made, anew)
@@ -282,6 +282,7 @@ class Maker:
 
 def _print_into(log: Path) -> None:
     """Let all that this process prints from now on go to a file."""
+    make_folder(log.parent)
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

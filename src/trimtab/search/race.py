@@ -132,7 +132,7 @@ class Race:
         is spent, only what was made before is returned.
         """
         steps = (*parent.steps, step)
-        name = _made_name(steps)
+        name = made_name(steps)
         spent = self.budget.over(len(self.trials)) and not is_made(self.shop, parent, step)
         self.short = self.short or spent
         if self._known(name) is not None or spent:
@@ -373,7 +373,7 @@ class Race:
 
     def _begin_log(self, trial: Trial) -> None:
         """Let the log of a trial begin with what was written while its variant was made."""
-        made = [self._log(_made_name(trial.steps[:end])) for end in range(1, len(trial.steps) + 1)]
+        made = [self._log(made_name(trial.steps[:end])) for end in range(1, len(trial.steps) + 1)]
         told = "".join(path.read_text("utf-8", errors="replace") for path in made if path.is_file())
         if told and trial.log is not None and not trial.log.exists():
             write_text(trial.log, told)
@@ -414,7 +414,7 @@ def outpaced(trial: Trial) -> bool:
     return trial.state == "dropped" and trial.screening is not None and trial.quality is None
 
 
-def _made_name(steps: Sequence[Step]) -> str:
+def made_name(steps: Sequence[Step]) -> str:
     """Return the name under which the last of some steps is made."""
     return " → ".join(step.label() for step in steps)
 

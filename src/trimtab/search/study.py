@@ -24,7 +24,7 @@ from trimtab.search.cost import TrainingCost
 from trimtab.search.halving import Candidate, Halving, rungs_of
 from trimtab.search.predictor import Features, Predictor, features, where
 from trimtab.search.proposals import Proposals
-from trimtab.search.race import Race, marked, outpaced
+from trimtab.search.race import Race, made_name, marked, outpaced
 
 _POOL, _MOST_POOL, _POOL_S = 5, 12, 100.0  # untrained candidates to choose from: one for so many seconds, within limits
 _MOST = 120  # proposals
@@ -129,7 +129,7 @@ class Study:
             if step is None:
                 return
             before, parent = self._proposals.failed_before(step), self._parent(step)
-            name = " → ".join(each.label() for each in (*parent.steps, step))
+            name = made_name((*parent.steps, step))
             if before is None and self._barren[step.technique] >= _BARREN:
                 self._proposals.fail(step)
                 continue
@@ -161,17 +161,19 @@ class Study:
         That is the network that would be trained next, else the fastest that was trained and keeps the goal; neither
         where the technique has changed it since it was trained, or makes a network of its own.
         """
-        original, job = self.race.shop.original, self.halving.next(self._best(), self._left())
+        original = self.race.shop.original
+        if len(self._origin) % 2 == 0 or marked(step, "afresh"):
+            return original
+        job = self.halving.next(self._best(), self._left())
         best = min(self._able.values(), key=lambda each: each[0], default=(1.0, original))[1]
         found = best if job is None else self._current[job.name]
-        untrained = itertools.takewhile(lambda each: not _trained([each]), reversed(found.steps))
-        again = step.technique in {each.technique for each in untrained}
-        return original if len(self._origin) % 2 == 0 or again or marked(step, "afresh") else found
+        untrained = itertools.takewhile(lambda each: not marked(each, "trains"), reversed(found.steps))
+        return original if step.technique in {each.technique for each in untrained} else found
 
     def _tell(self, name: str, twin: str = "") -> None:
         """Tell what became of a proposal, or of its twin; of changes to other networks than the original nothing."""
         candidate, step = self.halving.candidates.get(twin or name), self._origin[name]
-        if " → " in name:
+        if name != step.label():
             self._proposals.forget(step)
         elif candidate is None:
             self._proposals.fail(step)
