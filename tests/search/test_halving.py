@@ -97,6 +97,26 @@ def test_rungs_that_bring_more_than_expected_raise_hope_for_the_next() -> None:
     assert fell.final_loss("second") < stayed.final_loss("second")
 
 
+def test_a_first_rung_far_from_the_goal_is_no_reason_to_give_up_before_anybody_climbed() -> None:
+    made = halving(candidate("a"), rungs=(0.2, 0.6, 2, 6))
+    made.told("a", 0.08)
+    before = made.next(1.0, 1e6)
+    assert before is not None and (before.rung, before.chance > 0.3) == (1, True)
+    for loss in (0.079, 0.078):  # two climbs that brought nothing
+        made.told("a", loss)
+    after = made.next(1.0, 1e6)
+    assert after is not None and after.chance < 0.05
+
+
+def test_rungs_that_were_climbed_stay_and_those_above_may_be_planned_anew() -> None:
+    made = halving(candidate("a"), rungs=(0.2, 0.6, 2))
+    made.extend((0.5, 2, 6))
+    assert made.rungs == (0.5, 2, 6)
+    made.told("a", 0.05)
+    made.extend((0.3, 0.9, 3))
+    assert made.rungs == (0.5, 0.9, 3)
+
+
 @given(
     epoch_s=st.floats(0.1, 1e4),
     seconds=st.floats(10, 1e5),

@@ -177,11 +177,26 @@ def test_what_is_beyond_hope_is_given_up_early_with_the_reason(many: tuple[Shop,
     assert told.found.difference == -1.0
 
 
+def test_what_is_learnt_from_answers_some_items_more_before_it_is_given_up(many: tuple[Shop, np.ndarray]) -> None:
+    shop, original = many
+    half = original.copy()
+    half[:40] = np.roll(half[:40], 1, axis=1)
+    early = judged(answering(shop, half), shop, original, 0.05)
+    told = judged(answering(shop, half), shop, original, 0.05, least=(120, 0))
+    assert early.doubt is not None and early.found.items < 120
+    assert told.doubt is not None and 120 <= told.found.items < len(original)
+    assert told.found.difference == -40 / told.found.items > early.found.difference
+    assert f"seen on {told.found.items} items" in told.doubt
+
+
 def test_what_is_good_enough_beyond_doubt_needs_no_more_items(many: tuple[Shop, np.ndarray]) -> None:
     shop, original = many
     told = judged(answering(shop, original), shop, original, 0.05)
     assert told.doubt is None
     assert told.found.items < len(original)
+    assert judged(answering(shop, original), shop, original, 0.05, least=(0, len(original))).found.items == len(
+        original
+    )
 
 
 @pytest.mark.parametrize("most", [None, 0.05])

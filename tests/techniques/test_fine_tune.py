@@ -19,6 +19,7 @@ from trimtab.data.batches import labels as labels_of
 from trimtab.data.task import open_task
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import load_live
+from trimtab.techniques import fine_tune
 from trimtab.techniques.fine_tune import FineTune, fitting_batch
 from trimtab.techniques.learning import score_of
 from trimtab.training.network import answers_of
@@ -168,3 +169,24 @@ def test_numbers_are_scored_by_their_error_and_classes_by_their_share(case: Any)
     assert score_of(task, split, variant.model)(np.eye(10)[labels]) == 1.0
     numbers = replace(task, kind="regression")
     assert score_of(numbers, split, variant.model)(labels[:, None] + 2.0) == pytest.approx(-4.0)
+
+
+def test_what_the_original_is_indifferent_to_is_asked_once_in_a_run(
+    case: Callable[..., tuple[Variant, Task]],
+    at: Callable[..., Context],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    variant, task = case()
+    asked: list[str] = []
+
+    def counted(*given: Any) -> tuple[str, ...]:
+        asked.append("once")
+        return ("crop", "scale")
+
+    monkeypatch.setattr(fine_tune, "indifferent", counted)
+    for folder in ("first", "second"):
+        context = replace(at(variant, task, folder=folder), shared=tmp_path)
+        made = FineTune(epochs=1, share=0.5).apply(variant, context)
+        assert dict(made.steps[-1].options)["augment"] == "crop+scale"
+    assert asked == ["once"]

@@ -19,7 +19,8 @@ STEP = 3
 """How many times as long a rung trains as the one below (Li et al. 2018 take 3 or 4)."""
 
 _FLOOR = 0.25  # of what is allowed: a loss below that is as good as none, and its logarithm would say too much
-_FALL, _FALL_SD, _FALL_WEIGHT = 0.5, 0.35, 2.0  # log loss that a rung takes away, before any was seen
+_FALL, _FALL_SD = 0.7, 0.35  # log loss that a rung takes away, and how much that differs among candidates
+_DOUBT = 0.3  # how far the usual fall of a rung may lie from that, until climbs were seen
 _SLOPE, _SLOPE_SD = -0.7, 0.4  # log loss by log work after the first rung: half the work, 1.6 times the loss
 _START, _START_SD = math.log(2.0), 1.0  # log loss (in what is allowed) of a candidate as large as the original
 _SPREAD = 0.6  # of the log losses of candidates of the same work
@@ -87,6 +88,12 @@ class Halving:
         """Note what a candidate loses after its next rung."""
         self.candidates[name].losses.append(loss)
 
+    def extend(self, rungs: Sequence[float]) -> None:
+        """Take other rungs above those that somebody has climbed already."""
+        used = max((len(each.losses) for each in self.candidates.values()), default=0)
+        kept = self.rungs[:used]
+        self.rungs = (*kept, *(each for each in rungs if not kept or each > kept[-1]))
+
     def drop(self, name: str) -> None:
         """Train a candidate no further."""
         self.candidates[name].out = True
@@ -125,32 +132,35 @@ class Halving:
         return self.setup_s + candidate.epoch_s * self.rungs[rung]
 
     def _outlook(self, candidate: Candidate) -> tuple[float, float]:
-        """Return mean and standard deviation of a candidate's log loss after the last rung."""
+        """Return mean and standard deviation of a candidate's log loss after the last rung.
+
+        Candidates differ in how they fall from one rung to the next; how they usually do is not known either, and
+        that doubt is one and the same at every rung that nobody has climbed yet.
+        """
         known = len(candidate.losses)
-        left = range(max(known, 1), len(self.rungs))
-        falls = [self._fall(rung) for rung in left]
-        if known:
-            mean, variance = self._log(candidate.losses[-1]), 0.0
-        else:
-            mean, variance = self._first(candidate)
+        falls = [self._fall(rung) for rung in range(max(known, 1), len(self.rungs))]
+        mean, variance = (self._log(candidate.losses[-1]), 0.0) if known else self._first(candidate)
         mean -= sum(fall for fall, _ in falls)
-        return mean, math.sqrt(variance + sum(sd**2 for _, sd in falls) + 0.01)
+        doubt = sum(doubt for _, doubt in falls)
+        return mean, math.sqrt(variance + len(falls) * _FALL_SD**2 + doubt**2 + 0.01)
 
     def _log(self, loss: float) -> float:
         """Return the logarithm of a loss in units of what is allowed."""
         return math.log(max(loss, 0.0) / self._allowed + _FLOOR)
 
     def _fall(self, rung: int) -> tuple[float, float]:
-        """Return how much log loss a rung takes away, and the standard deviation of that: as seen, and as usual."""
+        """Return how much log loss a rung usually takes away, and the standard deviation of that knowledge.
+
+        That is the posterior of a normal mean, as in Bishop 2006, section 2.3.6.
+        """
         seen = [
             self._log(each.losses[rung - 1]) - self._log(each.losses[rung])
             for each in self.candidates.values()
             if len(each.losses) > rung
         ]
-        weight = _FALL_WEIGHT + len(seen)
-        mean = (_FALL_WEIGHT * _FALL + sum(seen)) / weight
-        off = _FALL_WEIGHT * _FALL_SD**2 + sum((each - mean) ** 2 for each in seen)
-        return mean, math.sqrt(off / weight * (1 + 1 / weight))
+        precision = 1 / _DOUBT**2 + len(seen) / _FALL_SD**2
+        mean = (_FALL / _DOUBT**2 + sum(seen) / _FALL_SD**2) / precision
+        return mean, math.sqrt(1 / precision)
 
     def _first(self, candidate: Candidate) -> tuple[float, float]:
         """Return mean and variance of the log loss after the first rung, by the work of those that were there.

@@ -177,15 +177,15 @@ def judged(
     *,
     alike: bool = False,
     twin: Judged | None = None,
-    whole: bool = False,
+    least: tuple[int, int] = (0, 0),
     timeout_s: float | None = None,
 ) -> Judged:
     """Judge a session's answers to the select split, and say why when they are beyond hope.
 
     Given the `most` that may be lost, no more items are looked at than it takes to tell. Answers that should be
     `alike`, of the same weights, are looked at until a hundred are; `original` are those of the original to all items.
-    A `twin` is the same variant on another number of threads: where a hundred answers are the twin's, all are. With
-    `whole` a variant that is not beyond hope answers all items, or its twin has.
+    A `twin` is the same variant on another number of threads: where a hundred answers are the twin's, all are. At
+    `least` so many items are looked at before it is given up, and before it is believed, or its twin's were.
     """
     task, split = shop.task, shop.task.split("select")
     assert split is not None
@@ -197,14 +197,15 @@ def judged(
     chunks: list[Array] = []
     for rows, chunk in predictions(session, task, split, shop.goal.workload, timeout_s):
         chunks.append(chunk)
-        doubt = watch.add(rows, chunk)
+        doubt = watch.add(rows, chunk) or doubt
         alike = alike and _agree(task, chunk, original[rows])
         same = alike and rows.stop >= _ENOUGH and len(np.unique(labels[: rows.stop])) > 1
         if twin is not None and not _agree(task, chunk, twin.outputs[rows]):
             twin = None
         if twin is not None and rows.stop >= _ENOUGH:
             return replace(twin, found=replace(twin.found, variant=names[0]))
-        if doubt is not None or (not whole and (watch.clear or same)):
+        over = doubt is not None and rows.stop >= least[0]
+        if over or ((watch.clear or same) and rows.stop >= least[1]):
             break
     outputs = np.concatenate(chunks)
     seen = slice(len(outputs))

@@ -59,6 +59,7 @@ UNSETTLED = "blocks of several calls, no steady state before them"
 _SCREEN_S = 2.5
 _PRECISION = 0.01
 _WARM_S = 3.0
+_LEARNT_FROM = 1000  # items answered by what was trained: those it is given up after say too much of its loss
 
 
 @dataclass(slots=True, kw_only=True)
@@ -252,7 +253,7 @@ class Race:
             self.goal.max_drop,
             alike=alike,
             twin=self._twins.get(kin),
-            whole=bool(limits),
+            least=(_LEARNT_FROM if trained(trial.steps) else 0, len(self.outputs) if limits else 0),
             timeout_s=self._patience(),
         )
         self._twins.setdefault(kin, found)
@@ -402,6 +403,11 @@ def marked(step: Step, *marks: str) -> bool:
     """Say whether the class of a step's technique has one of these marks."""
     kind = plugins.plugin_class("techniques", step.technique)
     return any(getattr(kind, mark, False) for mark in marks)
+
+
+def trained(steps: Sequence[Step]) -> bool:
+    """Say whether one of the steps trained the network."""
+    return any(marked(step, "trains") for step in steps)
 
 
 def as_ratio(found: Estimate, variant: Variant, baseline: Variant, margin: float) -> Ratio:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from trimtab.core.files import home
+from trimtab.core.memo import remembered
 from trimtab.core.protocols import Technique
 from trimtab.core.values import Step, Trial, Variant, options
 from trimtab.meters.compute import bound, work
@@ -24,7 +25,7 @@ from trimtab.search.cost import TrainingCost
 from trimtab.search.halving import Candidate, Halving, rungs_of
 from trimtab.search.predictor import Features, Predictor, features, where
 from trimtab.search.proposals import Proposals
-from trimtab.search.race import Race, made_name, marked, outpaced
+from trimtab.search.race import Race, made_name, marked, outpaced, trained
 
 _POOL, _MOST_POOL, _POOL_S = 5, 12, 100.0  # untrained candidates to choose from: one for so many seconds, within limits
 _MOST = 120  # proposals
@@ -34,6 +35,7 @@ _FINISHED = 3  # of the fastest networks that were trained are quantized
 _MAKING, _MAKING_S = 0.1, 60.0  # of the time left, at least so many seconds: for changing a network without training
 _GRACE, _GRACE_S = 3.0, 60.0  # times the seconds expected of a training, and so many more, until it has to end
 _NEARLY = 1.5  # times the loss that may be hoped to be proven: quantizing may still be worth it
+_USUAL = 0.3  # of the original's work: what candidates usually do that are worth training
 _BARREN = 3  # proposals of a technique that came to nothing, until it is proposed no more
 
 
@@ -64,6 +66,7 @@ class Study:
     _cost: TrainingCost = field(init=False)
     _able: dict[str, tuple[float, Variant]] = field(default_factory=dict)
     _kept_s: float = 0.0
+    _planned_s: float = 0.0
     _first: int = 0
     _most_s: float = 0.0
     _wanted: int = _POOL
@@ -72,13 +75,15 @@ class Study:
         race = self.race
         train = race.shop.task.split("train")
         assert train is not None
-        self._kept_s = (1 - _TRAINING) * race.budget.left()
-        self._first, self._most_s = len(race.trials), _PROPOSING * self._left()
-        self._wanted = int(min(max(_POOL, self._left() / _POOL_S), _MOST_POOL))
-        self._cost = TrainingCost(len(train) * max(race.latency_s, 1e-6) / race.goal.workload.batch)
-        rungs = self.rungs or rungs_of(self._cost.epoch_s(0.5), self._left())
-        self.halving = Halving(self.allowed, rungs, self._cost.setup_s)
         folder = race.shop.folder.parent
+        begun_s = remembered(folder / "study.json", float, race.budget.left)  # a run that goes on plans as it did
+        self._kept_s = (1 - _TRAINING) * begun_s
+        self._planned_s = _TRAINING * begun_s
+        self._first, self._most_s = len(race.trials), _PROPOSING * self._planned_s
+        self._wanted = int(min(max(_POOL, self._planned_s / _POOL_S), _MOST_POOL))
+        self._cost = TrainingCost(len(train) * max(race.latency_s, 1e-6) / race.goal.workload.batch)
+        rungs = self.rungs or rungs_of(self._cost.epoch_s(_USUAL), self._planned_s)
+        self.halving = Halving(self.allowed, rungs, self._cost.setup_s)
         self._proposals = Proposals(folder / "study.log", [each.name for each in self.makers], race.seed)
         self._predictor = Predictor(home() / "latency" / f"{race.machine.digest[:16]}.jsonl")
 
@@ -98,11 +103,11 @@ class Study:
         """Return the seconds left for training."""
         return max(0.0, self.race.budget.left() - self._kept_s)
 
-    def _spent_s(self, trained: bool) -> float:
+    def _spent_s(self, learnt: bool) -> float:
         """Return the seconds that went into proposals, or into training some, in an earlier part of a run as well."""
-        tried = [trial for trial in self.race.trials[self._first :] if _trained(trial.steps) == trained]
+        tried = [trial for trial in self.race.trials[self._first :] if trained(trial.steps) == learnt]
         made = {trial.steps[:end] for trial in tried for end in range(1, len(trial.steps) + 1)}
-        making = sum(self.race.making_s.get(steps, 0.0) for steps in made if _trained(steps) == trained)
+        making = sum(self.race.making_s.get(steps, 0.0) for steps in made if trained(steps) == learnt)
         return making + sum(trial.seconds for trial in tried)
 
     def _best(self) -> float:
@@ -239,7 +244,9 @@ class Study:
     def _train(self, name: str, rung: int) -> Iterator[Variant]:
         """Yield what training a candidate on a rung makes of it, and note it where quantizing may be worth it."""
         candidate, epochs = self.halving.candidates[name], self.halving.rungs[rung]
-        most = _GRACE * (self._cost.setup_s + candidate.epoch_s * epochs) + _GRACE_S
+        begun = any(each.losses for each in self.halving.candidates.values())
+        teacher_s = 0.0 if begun else self._cost.answer_s  # whose answers the first training waits for
+        most = _GRACE * (self._cost.setup_s + candidate.epoch_s * epochs) + _GRACE_S + teacher_s
         share = min(1.0, most / max(self.race.budget.left(), 1e-9))
         chosen = {"epochs": max(1, round(epochs)), "share": min(1.0, epochs)}
         usual = {"share": 1.0}
@@ -269,20 +276,14 @@ class Study:
             self._able[name] = (trial.screening.value, learnt)
 
     def _correct(self, candidate: Candidate, epochs: float, seconds: float) -> None:
-        """Correct what training is expected to cost by what this one did."""
-        first = sum(len(each.losses) for each in self.halving.candidates.values()) == 1
+        """Correct what training is expected to cost by what this one did, and plan the rungs above by that."""
         self._cost.learn(candidate.work, epochs, seconds)
         self.halving.setup_s = self._cost.setup_s
         for each in self.halving.candidates.values():
             each.epoch_s = self._cost.epoch_s(each.work)
-        if first and not self.rungs:
-            rungs = rungs_of(self._cost.epoch_s(0.3), self._left())
-            self.halving.rungs = (self.halving.rungs[0], *(each for each in rungs if each > self.halving.rungs[0]))
+        if not self.rungs:
+            left = max(0.0, self._planned_s - self._spent_s(True) - self._spent_s(False))
+            self.halving.extend(rungs_of(self._cost.epoch_s(_USUAL), left))
 
     def _macs(self, trial: Trial | None) -> float | None:
         return trial.measurement.value("macs") if trial is not None and trial.measurement is not None else None
-
-
-def _trained(steps: Sequence[Step]) -> bool:
-    """Say whether a step trained the network."""
-    return any(marked(step, "trains") for step in steps)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from trimtab.core.machine import machine
+from trimtab.core.memo import remembered
 from trimtab.core.protocols import Context
-from trimtab.core.values import Options, Step, Task, Variant, options
+from trimtab.core.values import Options, Split, Step, Task, Variant, content_digest, options
 from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import load_live
 from trimtab.techniques import learning
@@ -94,7 +95,7 @@ class FineTune:
         if self.augment == "auto":
             select = task.split("select")
             asks = select is not None and teacher.format in learning.TRAINABLE
-            known = indifferent(teacher, task, select, context.seed) if asks and select is not None else ()
+            known = _indifferent(context, select) if asks and select is not None else ()
             chosen["augment"] = "+".join(known) or "none"
         inputs = variant.model.signature.data_inputs
         if self.batch is None:
@@ -104,6 +105,17 @@ class FineTune:
             chosen["lr"] = _RATE_OF_TOKENS if any(spec.dtype.startswith("int") for spec in inputs) else _RATE
         images = any(len(spec.shape) == 4 for spec in inputs)
         return Recipe(**chosen, channels_last=images, seed=context.seed)
+
+
+def _indifferent(context: Context, select: Split) -> tuple[str, ...]:
+    """Return the augmentations that the original is indifferent to, found once in a run."""
+    teacher, task = context.original.model, context.task
+    name = f"indifferent-{content_digest(teacher.digest, task.digest, context.seed)[:16]}.json"
+
+    def find() -> tuple[str, ...]:
+        return indifferent(teacher, task, select, context.seed)
+
+    return remembered((context.shared or context.folder) / name, tuple[str, ...], find)
 
 
 def fitting_batch(items: int) -> int:
