@@ -187,6 +187,15 @@ def test_what_the_original_is_indifferent_to_is_asked_once_in_a_run(
     monkeypatch.setattr(fine_tune, "indifferent", counted)
     for folder in ("first", "second"):
         context = replace(at(variant, task, folder=folder), shared=tmp_path)
-        made = FineTune(epochs=1, share=0.5).apply(variant, context)
+        made = FineTune(epochs=10, share=0.2).apply(variant, context)
         assert dict(made.steps[-1].options)["augment"] == "crop+scale"
     assert asked == ["once"]
+
+
+def test_short_trainings_see_the_items_as_they_are(
+    case: Callable[..., tuple[Variant, Task]], at: Callable[..., Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant, task = case()
+    monkeypatch.setattr(fine_tune, "indifferent", lambda *given: ("crop",))
+    made = FineTune(epochs=1, share=0.5).apply(variant, at(variant, task))
+    assert dict(made.steps[-1].options)["augment"] == "none"

@@ -34,7 +34,7 @@ def pruned(factory: Factory, context: Any) -> Callable[..., tuple[Variant, Varia
 
     def make(name: str, folder: str = "made", **given: Any) -> tuple[Variant, Variant]:
         variant, task = factory(name)
-        technique = Prune(**{"round_to": 1, **given})
+        technique = Prune(**{"round_to": 1, "refit": False, **given})
         assert technique.refuses(variant, task) is None
         return variant, technique.apply(variant, context(variant, task, folder))
 
@@ -296,6 +296,16 @@ class TestKept:
         assert (made.free.out_features, made.enter.out_features, made.two.out_features) == (12, 16, 16)
         assert made.one.weight is made.two.weight
         assert "shared with another layer" in self.why(before, after)["one"]
+
+    @pytest.mark.parametrize("network", ["mlp", "cnn", "transformer"])
+    def test_refitted_it_answers_more_like_the_whole(self, network: str, pruned: Any) -> None:
+        found = []
+        for refit in (False, True):
+            before, after = pruned(network, folder=str(refit), amount=0.4, refit=refit)
+            inputs = random_inputs(before, 64)
+            found.append(float(np.square(answers(after, inputs) - answers(before, inputs)).mean()))
+            assert dict(after.steps[-1].options).get("refit", True) is refit
+        assert found[1] < found[0]
 
     def test_layers_named_in_keep_are_whole(self, pruned: Any) -> None:
         _, after = pruned("mlp", keep="layers.0")

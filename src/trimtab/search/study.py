@@ -269,7 +269,8 @@ class Study:
             candidate.time = math.sqrt(candidate.time * trial.screening.value)  # timed twice, known better
         if trial.state == "kept" and self.provable(trial):
             self.halving.drop(name)  # it keeps the goal: what more could training bring
-        self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
+        if begun:  # the first one waited for the teacher as well
+            self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
         if rung == 0:
             self._tell(name)
         if trial.screening is not None and loss <= _NEARLY * self.allowed and not outpaced(trial):

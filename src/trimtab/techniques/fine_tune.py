@@ -15,6 +15,7 @@ from trimtab.training.invariance import indifferent
 from trimtab.training.recipe import Recipe
 
 _RATE, _RATE_OF_TOKENS = 2e-3, 2e-4  # of Adam; transformers forget what they know at higher ones
+_AUGMENTED = 10  # epochs from which augmentation brings more than it costs
 _BATCHES, _STEPS = (128, 64, 32, 16), 50
 _DECIDED = {"augment", "batch", "lr", "precision"}  # by the data and the machine, as a rule
 _NARROW = {"avx512_bf16", "amx_bf16"}  # flags of processors that multiply bf16
@@ -25,11 +26,12 @@ class FineTune:
     """Training on the train split, by labels and by what the original answers (distillation).
 
     The options are those of `trimtab train` (see `training/recipe.py`). Without labels the original is the only
-    teacher, whatever `distill` says; the original itself learns by labels alone. `augment` auto takes the
-    augmentations that the original is indifferent to, so that what it answered to the items as they are, kept from
-    before, is right for them augmented; `precision` auto is bf16 where the processor multiplies such numbers. `hints`
-    (features, attention) lets inner layers follow the original's as well. `batch` none is 128 items, or fewer where an
-    epoch would have less than 50 steps; `lr` none is 2e-3, for transformers on sequences 2e-4 (of adam).
+    teacher, whatever `distill` says; the original itself learns by labels alone. `augment` auto takes none for fewer
+    than ten epochs, which hardly see an item often enough to learn it by heart; from then on those that the original is
+    indifferent to, so that what it answered to the items as they are is right for them augmented. `precision` auto is
+    bf16 where the processor multiplies such numbers. `hints` (features, attention) lets inner layers follow the
+    original's as well. `batch` none is 128 items, or fewer where an epoch would have less than 50 steps; `lr` none is
+    2e-3, for transformers on sequences 2e-4 (of adam).
     """
 
     epochs: int = 3
@@ -94,7 +96,7 @@ class FineTune:
             chosen["precision"] = "bf16" if _NARROW & set(machine().flags) else "fp32"
         if self.augment == "auto":
             select = task.split("select")
-            asks = select is not None and teacher.format in learning.TRAINABLE
+            asks = self.epochs >= _AUGMENTED and select is not None and teacher.format in learning.TRAINABLE
             known = _indifferent(context, select) if asks and select is not None else ()
             chosen["augment"] = "+".join(known) or "none"
         inputs = variant.model.signature.data_inputs

@@ -23,6 +23,7 @@ from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, import_torch, load_live
 from trimtab.techniques.channels import ChannelGraph, Cut, Group, channel_counts, head_counts, importance_of
 from trimtab.techniques.int8 import SEPARATOR, feeds, kept, options_of
+from trimtab.techniques.refit import refitted, survivors
 from trimtab.techniques.structure import answers, harmless, refusal
 from trimtab.training.losses import Loss
 from trimtab.training.recipe import Recipe
@@ -34,6 +35,7 @@ ROUNDINGS = (1, 8, 16)
 
 _MOST = 0.9  # of one group: a global ranking would otherwise remove some layers as a whole
 _ITEMS = 256  # that taylor importance looks at
+_REFIT = 300  # that layers are refitted on
 
 Ranked = tuple[Group, Array]
 """A group with the importance of each of its units."""
@@ -54,7 +56,8 @@ class Prune:
     What stays of each group is rounded to a multiple of `round_to`; None takes, of 1, 8 and 16, the one with the least
     time per channel that stays, as measured. Of attention whole heads go, and of the layers between their widths; what
     attention reads and writes is as wide as before unless `width` is true. Layers named in `keep` (separated by |) keep
-    their channels, as do those that give the outputs, and those that the module fails without.
+    their channels, as do those that give the outputs, and those that the module fails without. Where there are
+    calibration items, `refit` fits what is left of each layer to what the whole one answers (least squares).
     """
 
     amount: Annotated[float, Range(0.1, 0.95, 0.01)] = 0.5
@@ -63,6 +66,7 @@ class Prune:
     round_to: Annotated[int | None, Choices(*ROUNDINGS)] = None
     width: bool = False
     keep: str = ""
+    refit: bool = True
 
     name = "prune"
     order = 6
@@ -117,6 +121,9 @@ class Prune:
         made = build(cuts)
         if made is None:
             raise Refused("this module fails without these channels: name some of its layers in keep")
+        if self.refit and context.task.split("calibrate") is not None and not variant.model.signature.states:
+            left = survivors(module, lambda marked: builder(marked, variant)(cuts))
+            refitted(module, made, left, variant.model.signature, feeds(variant, context.task, _REFIT))
         names = {*kept(self.keep), *(name for group in broken for name in group.layers)}
         chosen = options_of(self, round_to=round_to, keep=SEPARATOR.join(sorted(names)))
         step = Step(technique=self.name, options=chosen, seed=context.seed)

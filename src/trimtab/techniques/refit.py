@@ -1,0 +1,160 @@
+"""Gives what is left of a pruned network new weights, so that each layer answers as it did before: nothing is trained.
+
+A layer that lost inputs misses what they added. Layer by layer, in the order in which they run, weights are fitted to
+what the layer of the whole network answers, by least squares over some items (He, Zhang and Sun, Channel Pruning for
+Accelerating Very Deep Neural Networks, ICCV 2017). Each is fed by the layers before it as they are now, so what those
+are off by is made up for as well. A ridge pulls towards the weights that are there.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from trimtab.core.protocols import Arrays
+from trimtab.core.values import Signature
+from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, import_torch
+
+_ROWS = 24  # of inputs for each weight of an output: fewer fit the items, not what they are examples of
+_RIDGE = 1e-2  # of the mean square of an input: also where inputs say the same, one answer is best
+_WORSE = 1.0  # a fit that is further off than the weights that were there is not taken
+
+
+def refitted(whole: Any, pruned: Any, kept: Mapping[str, Any], signature: Signature, feeds: Iterable[Arrays]) -> int:
+    """Refit a pruned module in place, and return how many of its layers got other weights.
+
+    Args:
+        whole: the module before pruning.
+        pruned: what is left of it; its layers bear the same names.
+        kept: by the name of a layer, which of its outputs stayed (see `survivors`).
+        signature: how both are called.
+        feeds: the items, as inputs by name.
+    """
+    torch = import_torch("pruning")
+    items = [{name: torch.tensor(array) for name, array in feed.items()} for feed in feeds]
+    if not items:
+        return 0
+    given = {name: torch.cat([each[name] for each in items]) for name in items[0]}
+    layers = {name: layer for name, layer in pruned.named_modules() if _fits(torch, layer, whole, name)}
+    wanted: dict[str, Any] = {}
+    done: list[str] = []
+
+    def remember(name: str) -> Callable[..., None]:
+        def after(layer: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            wanted.setdefault(name, output.detach()[_at(torch, layer, kept[name])])
+
+        return after
+
+    def fit(name: str) -> Callable[..., None]:
+        def before(layer: Any, inputs: tuple[Any, ...]) -> None:
+            if name in wanted and _solve(torch, layer, inputs[0].detach(), wanted.pop(name)):
+                done.append(name)
+
+        return before
+
+    with torch.no_grad():
+        first = [whole.get_submodule(name).register_forward_hook(remember(name)) for name in layers]
+        second = [layer.register_forward_pre_hook(fit(name)) for name, layer in layers.items()]
+        try:
+            caller(whole.eval(), signature)(given)
+            caller(pruned.eval(), signature)(given)
+        finally:
+            for hook in itertools.chain(first, second):
+                hook.remove()
+    return len(done)
+
+
+def survivors(module: Any, prune: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return which outputs of each convolution and linear layer a way of pruning leaves, by the layers' names.
+
+    A copy whose every weight is the number of its output is pruned instead; None of it is kept where that fails.
+    """
+    torch = import_torch("pruning")
+    marked = copy.deepcopy(module)
+    with torch.no_grad():
+        for layer in marked.modules():
+            if isinstance(layer, _kinds(torch)):
+                numbers = torch.arange(len(layer.weight), dtype=layer.weight.dtype)
+                layer.weight.copy_(numbers.reshape(-1, *[1] * (layer.weight.ndim - 1)).expand_as(layer.weight))
+    left = prune(marked)
+    if left is None:
+        return {}
+    return {
+        name: layer.weight.detach().flatten(1)[:, 0].round().long()
+        for name, layer in left.named_modules()
+        if isinstance(layer, _kinds(torch))
+    }
+
+
+def _kinds(torch: Any) -> tuple[Any, ...]:
+    return (torch.nn.Conv2d, torch.nn.Linear)
+
+
+def _fits(torch: Any, layer: Any, whole: Any, name: str) -> bool:
+    """Say whether a layer lost inputs, and can be fitted: ungrouped, with weights of its own."""
+    if not isinstance(layer, _kinds(torch)) or getattr(layer, "groups", 1) != 1:
+        return False
+    if isinstance(layer, torch.nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
+        return False
+    return bool(layer.weight.shape[1] < whole.get_submodule(name).weight.shape[1])
+
+
+def _at(torch: Any, layer: Any, kept: Any) -> tuple[Any, ...]:
+    """Return what picks the outputs that stayed of a layer's answer: channels of images, the last axis of rows."""
+    return (slice(None), kept) if isinstance(layer, torch.nn.Conv2d) else (..., kept)
+
+
+def _solve(torch: Any, layer: Any, inputs: Any, wanted: Any) -> bool:
+    """Fit a layer to the answers wanted, and say whether it got other weights."""
+    x, y = _rows(torch, layer, inputs, wanted)
+    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
+        return False
+    bias = layer.bias is not None
+    old = layer.weight.flatten(1).T
+    if bias:
+        x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
+        old = torch.cat([old, layer.bias[None]])
+    off = y - x @ old
+    gram = x.T @ x
+    ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
+    try:
+        change = torch.linalg.solve(gram + ridge, x.T @ off)
+    except FOREIGN_ERRORS:
+        return False
+    if not (off - x @ change).square().mean() < _WORSE * off.square().mean():
+        return False
+    new = old + change
+    if bias:
+        layer.bias.copy_(new[-1])
+        new = new[:-1]
+    layer.weight.copy_(new.T.reshape(layer.weight.shape))
+    return True
+
+
+def _rows(torch: Any, layer: Any, inputs: Any, wanted: Any) -> tuple[Any, Any]:
+    """Return inputs [rows, weights of an output] and answers [rows, outputs] of some places, drawn evenly."""
+    size = layer.weight[0].numel()
+    if isinstance(layer, torch.nn.Linear):
+        x, y = inputs.reshape(-1, inputs.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
+        chosen = _drawn(torch, len(x), size)
+        return x[chosen].float(), y[chosen].float()
+    y = wanted.permute(0, 2, 3, 1).reshape(-1, wanted.shape[1])
+    places = wanted.shape[2] * wanted.shape[3]
+    each = max(1, -(-_ROWS * size // len(inputs)))
+    spots = _drawn(torch, places, each, per=1)
+    patches = torch.nn.functional.unfold(
+        inputs, layer.kernel_size, dilation=layer.dilation, padding=layer.padding, stride=layer.stride
+    )
+    x = patches[:, :, spots].permute(0, 2, 1).reshape(-1, size)
+    y = y.reshape(len(inputs), places, -1)[:, spots].reshape(len(x), -1)
+    return x.float(), y.float()
+
+
+def _drawn(torch: Any, count: int, size: int, per: int = _ROWS) -> Any:
+    """Return the numbers of enough rows, all of them where there are no more: the same ones every time."""
+    most = per * size
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most]
