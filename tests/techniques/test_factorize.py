@@ -36,7 +36,7 @@ def factorized(factory: Factory, context: Any) -> Callable[..., tuple[Variant, V
 
     def make(name: str, folder: str = "made", **given: Any) -> tuple[Variant, Variant]:
         variant, task = factory(name)
-        technique = Factorize(**given)
+        technique = Factorize(**{"refit": False, **given})
         assert technique.refuses(variant, task) is None
         return variant, technique.apply(variant, context(variant, task, folder))
 
@@ -275,3 +275,12 @@ class TestRefusals:
         with pytest.raises(MissingExtra, match=r"needs the package tensorly: .*trimtab\[compress\]"):
             factorized("smooth")
         factorized("smooth", folder="linear", layers="linear")
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_refitted_it_answers_more_like_the_whole(network: str, factorized: Any) -> None:
+    off = []
+    for refit in (False, True):
+        before, after = factorized(network, folder=str(refit), energy=0.3, refit=refit)
+        off.append(float(np.square(answers(after, 64) - answers(before, 64)).mean()))
+    assert off[1] < off[0]

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402 (after the skip)
 
 from trimtab.core.values import Signature, TensorSpec  # noqa: E402
-from trimtab.techniques.refit import refitted, survivors  # noqa: E402
+from trimtab.techniques.refit import chained, narrowed, refitted, survivors  # noqa: E402
 
 
 def signature(*shape: int) -> Signature:
@@ -66,9 +66,7 @@ def apart(one: Any, other: Any, given: list[dict[str, np.ndarray]]) -> float:
         return float((one(x) - other(x)).abs().max())
 
 
-def numbered(module: Any, kept: list[int], layer: str = "one") -> dict[str, Any]:
-    every = {name: torch.arange(len(part.weight)) for name, part in module.named_modules() if hasattr(part, "weight")}
-    return every | {layer: torch.tensor(kept)}
+SECOND = {"two": ("two", None)}
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -79,7 +77,7 @@ def test_a_channel_that_another_one_repeats_is_not_missed(stride: int, bias: boo
     twins(whole.one, 2, 5)
     pruned, given = fewer(whole, "one", "two", kept), rows(2, 8, 8)
     before = apart(whole, pruned, given)
-    assert refitted(whole, pruned, numbered(whole, kept), signature(2, 8, 8), given) == 1
+    assert refitted(whole, pruned, SECOND, signature(2, 8, 8), given) == 1
     assert apart(whole, pruned, given) < 0.02 * before
 
 
@@ -89,7 +87,7 @@ def test_a_neuron_that_another_one_repeats_is_not_missed() -> None:
     twins(whole.one, 0, 7)
     pruned, given = fewer(whole, "one", "two", kept), rows(6)
     before = apart(whole, pruned, given)
-    assert refitted(whole, pruned, numbered(whole, kept), signature(6), given) == 1
+    assert refitted(whole, pruned, SECOND, signature(6), given) == 1
     assert apart(whole, pruned, given) < 0.1 * before
 
 
@@ -99,7 +97,7 @@ def test_what_is_left_is_nearer_to_the_whole_also_where_nothing_repeats() -> Non
     pruned, given = fewer(whole, "one", "two", kept), rows(6)
     x = torch.tensor(given[0]["input"])
     off = [(whole(x) - pruned(x)).square().mean().item()]
-    refitted(whole, pruned, numbered(whole, kept), signature(6), given)
+    refitted(whole, pruned, SECOND, signature(6), given)
     off.append((whole(x) - pruned(x)).square().mean().item())
     assert off[1] < 0.6 * off[0]
 
@@ -110,10 +108,48 @@ def test_layers_that_lost_no_input_keep_their_weights_and_the_whole_is_left_alon
     before = copy.deepcopy(whole.state_dict())
     pruned = fewer(whole, "one", "two", kept)
     first = pruned.one.weight.clone()
-    refitted(whole, pruned, numbered(whole, kept), signature(6), rows(6))
+    refitted(whole, pruned, SECOND, signature(6), rows(6))
     assert torch.equal(pruned.one.weight, first)
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
-    assert refitted(whole, copy.deepcopy(whole), numbered(whole, list(range(8))), signature(6), rows(6)) == 0
+
+
+def test_layers_that_lost_inputs_are_found_with_the_outputs_that_stayed() -> None:
+    whole, every = Perceptron(), {"one": torch.arange(8), "two": torch.arange(3)}
+    found = narrowed(whole, fewer(whole, "one", "two", [1, 2]), every)
+    assert list(found) == ["two"]
+    assert found["two"][1].tolist() == [0, 1, 2]
+    assert narrowed(whole, copy.deepcopy(whole), every) == {}
+
+
+def test_only_the_outputs_that_stayed_are_wanted() -> None:
+    torch.manual_seed(0)
+    whole = Perceptron()
+    pruned = fewer(whole, "one", "two", [0, 1, 2, 3, 4, 5])
+    pruned.two.weight, pruned.two.bias = nn.Parameter(pruned.two.weight[[2, 0]]), nn.Parameter(pruned.two.bias[[2, 0]])
+    given = rows(6)
+    x = torch.tensor(given[0]["input"])
+    off = [(whole(x)[:, [2, 0]] - pruned(x)).square().mean().item()]
+    assert refitted(whole, pruned, {"two": ("two", torch.tensor([2, 0]))}, signature(6), given) == 1
+    off.append((whole(x)[:, [2, 0]] - pruned(x)).square().mean().item())
+    assert off[1] < off[0]
+
+
+def test_the_last_of_a_chain_makes_up_for_what_the_chain_lost() -> None:
+    torch.manual_seed(0)
+    whole, given = Convolutions(), rows(2, 8, 8)
+    made = copy.deepcopy(whole)
+    made.two = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.Conv2d(6, 3, 1))
+    before = apart(whole, made, given)
+    targets = chained(made, ["two"])
+    assert targets == {"two.1": ("two", None)}
+    assert refitted(whole, made, targets, signature(2, 8, 8), given) == 1
+    assert apart(whole, made, given) < before
+
+
+def test_a_chain_that_ends_in_groups_is_left_alone() -> None:
+    made = Convolutions()
+    made.two = nn.Sequential(nn.Conv2d(6, 6, 1), nn.Conv2d(6, 3, 3, padding=1, groups=3))
+    assert refitted(Convolutions(), made, chained(made, ["two"]), signature(2, 8, 8), rows(2, 8, 8)) == 0
 
 
 def test_it_is_the_same_every_time() -> None:
@@ -121,14 +157,14 @@ def test_it_is_the_same_every_time() -> None:
     whole, kept = Convolutions(), [0, 2, 4]
     made = [fewer(whole, "one", "two", kept) for _ in range(2)]
     for each in made:
-        refitted(whole, each, numbered(whole, kept), signature(2, 8, 8), rows(2, 8, 8))
+        refitted(whole, each, SECOND, signature(2, 8, 8), rows(2, 8, 8))
     assert torch.equal(made[0].two.weight, made[1].two.weight)
 
 
 def test_without_items_nothing_changes() -> None:
     whole = Perceptron()
     pruned = fewer(whole, "one", "two", [0, 1])
-    assert refitted(whole, pruned, numbered(whole, [0, 1]), signature(6), []) == 0
+    assert refitted(whole, pruned, SECOND, signature(6), []) == 0
 
 
 def test_answers_that_are_no_numbers_change_nothing() -> None:
@@ -136,7 +172,7 @@ def test_answers_that_are_no_numbers_change_nothing() -> None:
     pruned = fewer(whole, "one", "two", [0, 1])
     weight = pruned.two.weight.clone()
     given = [{"input": np.full((20, 6), np.inf, dtype=np.float32)}]
-    assert refitted(whole, pruned, numbered(whole, [0, 1]), signature(6), given) == 0
+    assert refitted(whole, pruned, SECOND, signature(6), given) == 0
     assert torch.equal(pruned.two.weight, weight)
 
 

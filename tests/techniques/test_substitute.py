@@ -37,7 +37,7 @@ def lighter(factory: Factory, context: Any) -> Callable[..., tuple[Variant, Vari
 
     def make(name: str, folder: str = "made", **given: Any) -> tuple[Variant, Variant]:
         variant, task = factory(name)
-        technique = Substitute(**given)
+        technique = Substitute(**{"refit": False, **given})
         assert technique.refuses(variant, task) is None
         return variant, technique.apply(variant, context(variant, task, folder))
 
@@ -195,3 +195,13 @@ class TestRefusals:
     def test_a_module_whose_code_looks_into_its_layers(self, lighter: Any) -> None:
         with pytest.raises(Refused, match="its code looks into them"):
             lighter("peeking", kind="bottleneck", amount=1.0)
+
+
+def test_refitted_it_answers_more_like_the_whole(lighter: Any) -> None:
+    off = []
+    for refit in (False, True):
+        before, after = lighter("cnn", folder=str(refit), amount=1.0, refit=refit)
+        whole, given = load_live(before.model).eval(), torch.randn(64, *before.model.signature.inputs[0].shape[1:])
+        with torch.no_grad():
+            off.append((load_live(after.model).eval()(given) - whole(given)).square().mean().item())
+    assert off[1] < off[0]

@@ -17,6 +17,7 @@ from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import import_torch, load_live, quiet
 from trimtab.techniques.chains import chain_of, moving_like, put, replaceable, replacements, weight_of
 from trimtab.techniques.int8 import SEPARATOR, kept, options_of
+from trimtab.techniques.refit import chained, refit
 from trimtab.techniques.structure import refusal
 
 LAYERS = ("all", "linear", "conv")
@@ -33,13 +34,15 @@ class Factorize:
     rounded up to a multiple of 8 where that still saves. Linear layers become two (SVD). Convolutions with a kernel
     become 1×1, kernel, 1×1 (`convolution` tucker, Kim et al. 2016) or 1×1, a column, a row, 1×1 (cp, Lebedev et al.
     2015). Nothing is trained. `layers` is all, linear or conv. Layers named in `keep` (separated by |) stay, as do
-    those whose weights others share and those that the module fails without.
+    those whose weights others share and those that the module fails without. Where there are calibration items,
+    `refit` fits the last layer of each chain to what the layer in its place answered (least squares).
     """
 
     energy: Annotated[float, Range(0.5, 0.98, 0.01)] = 0.9
     layers: str = "all"
     convolution: str = "tucker"
     keep: str = ""
+    refit: bool = True
 
     name = "factorize"
     order = 7
@@ -71,6 +74,8 @@ class Factorize:
             raise NothingToGain(f"no layer would take fewer multiply-accumulates at energy {self.energy:g}")
 
         made, sound = put(chains, module, signature)
+        if self.refit:
+            refit(module, made, chained(made, sound), variant, context)
         names = {*kept(self.keep), *chains} - set(sound)
         chosen = options_of(self, keep=SEPARATOR.join(sorted(names)))
         step = Step(technique=self.name, options=chosen, seed=context.seed)

@@ -23,7 +23,7 @@ from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, import_torch, load_live
 from trimtab.techniques.channels import ChannelGraph, Cut, Group, channel_counts, head_counts, importance_of
 from trimtab.techniques.int8 import SEPARATOR, feeds, kept, options_of
-from trimtab.techniques.refit import refitted, survivors
+from trimtab.techniques.refit import narrowed, refit, survivors
 from trimtab.techniques.structure import answers, harmless, refusal
 from trimtab.training.losses import Loss
 from trimtab.training.recipe import Recipe
@@ -35,7 +35,6 @@ ROUNDINGS = (1, 8, 16)
 
 _MOST = 0.9  # of one group: a global ranking would otherwise remove some layers as a whole
 _ITEMS = 256  # that taylor importance looks at
-_REFIT = 300  # that layers are refitted on
 
 Ranked = tuple[Group, Array]
 """A group with the importance of each of its units."""
@@ -121,9 +120,9 @@ class Prune:
         made = build(cuts)
         if made is None:
             raise Refused("this module fails without these channels: name some of its layers in keep")
-        if self.refit and context.task.split("calibrate") is not None and not variant.model.signature.states:
-            left = survivors(module, lambda marked: builder(marked, variant)(cuts))
-            refitted(module, made, left, variant.model.signature, feeds(variant, context.task, _REFIT))
+        if self.refit:
+            stayed = survivors(module, lambda marked: builder(marked, variant)(cuts))
+            refit(module, made, narrowed(module, made, stayed), variant, context)
         names = {*kept(self.keep), *(name for group in broken for name in group.layers)}
         chosen = options_of(self, round_to=round_to, keep=SEPARATOR.join(sorted(names)))
         step = Step(technique=self.name, options=chosen, seed=context.seed)

@@ -1,9 +1,10 @@
-"""Gives what is left of a pruned network new weights, so that each layer answers as it did before: nothing is trained.
+"""Gives what is left of a changed network other weights, so that it answers as it did before: nothing is trained.
 
-A layer that lost inputs misses what they added. Layer by layer, in the order in which they run, weights are fitted to
-what the layer of the whole network answers, by least squares over some items (He, Zhang and Sun, Channel Pruning for
-Accelerating Very Deep Neural Networks, ICCV 2017). Each is fed by the layers before it as they are now, so what those
-are off by is made up for as well. A ridge pulls towards the weights that are there.
+A layer that lost inputs misses what they added, and a chain of thinner layers is not quite the layer whose place it
+took. Layer by layer, in the order in which they run, weights are fitted to what the layer of the whole network answers,
+by least squares over some items (He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV
+2017). Each is fed by the layers before it as they are now, so what those are off by is made up for as well. A ridge
+pulls towards the weights that are there.
 """
 
 from __future__ import annotations
@@ -13,57 +14,102 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trimtab.core.protocols import Arrays
-from trimtab.core.values import Signature
+from trimtab.core.protocols import Arrays, Context
+from trimtab.core.values import Signature, Variant
 from trimtab.formats.torch_tracing import FOREIGN_ERRORS, caller, import_torch
+from trimtab.techniques.int8 import feeds
 
 _ROWS = 24  # of inputs for each weight of an output: fewer fit the items, not what they are examples of
 _RIDGE = 1e-2  # of the mean square of an input: also where inputs say the same, one answer is best
 _WORSE = 1.0  # a fit that is further off than the weights that were there is not taken
 
 
-def refitted(whole: Any, pruned: Any, kept: Mapping[str, Any], signature: Signature, feeds: Iterable[Arrays]) -> int:
-    """Refit a pruned module in place, and return how many of its layers got other weights.
+ITEMS = 300
+"""How many calibration items layers are refitted on."""
+
+Targets = Mapping[str, tuple[str, Any]]
+"""By the name of a layer to refit: the layer of the whole network whose answers it should give, and which of its
+outputs stayed (None: all of them)."""
+
+
+def refit(whole: Any, changed: Any, targets: Targets, variant: Variant, context: Context) -> int:
+    """Refit layers of a module in place on the calibration items, and return how many got other weights.
+
+    Without such items, or where the module is fed its own states, it stays as it is.
+    """
+    if context.task.split("calibrate") is None or variant.model.signature.states:
+        return 0
+    return refitted(whole, changed, targets, variant.model.signature, feeds(variant, context.task, ITEMS))
+
+
+def refitted(whole: Any, changed: Any, targets: Targets, signature: Signature, feeds: Iterable[Arrays]) -> int:
+    """Refit layers of a changed module in place, and return how many of them got other weights.
 
     Args:
-        whole: the module before pruning.
-        pruned: what is left of it; its layers bear the same names.
-        kept: by the name of a layer, which of its outputs stayed (see `survivors`).
+        whole: the module before it was changed.
+        changed: what was made of it.
+        targets: which layers to refit, and to what (see `narrowed` and `chained`).
         signature: how both are called.
         feeds: the items, as inputs by name.
     """
-    torch = import_torch("pruning")
+    torch = import_torch("refitting")
     items = [{name: torch.tensor(array) for name, array in feed.items()} for feed in feeds]
-    if not items:
+    layers = {name: changed.get_submodule(name) for name in targets}
+    layers = {name: layer for name, layer in layers.items() if _fits(torch, layer)}
+    if not items or not layers:
         return 0
     given = {name: torch.cat([each[name] for each in items]) for name in items[0]}
-    layers = {name: layer for name, layer in pruned.named_modules() if _fits(torch, layer, whole, name)}
     wanted: dict[str, Any] = {}
     done: list[str] = []
 
     def remember(name: str) -> Callable[..., None]:
         def after(layer: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            wanted.setdefault(name, output.detach()[_at(torch, layer, kept[name])])
+            kept = targets[name][1]
+            wanted.setdefault(name, output if kept is None else output[_at(torch, layer, kept)])
 
         return after
 
     def fit(name: str) -> Callable[..., None]:
         def before(layer: Any, inputs: tuple[Any, ...]) -> None:
-            if name in wanted and _solve(torch, layer, inputs[0].detach(), wanted.pop(name)):
+            if name in wanted and _solve(torch, layer, inputs[0], wanted.pop(name)):
                 done.append(name)
 
         return before
 
     with torch.no_grad():
-        first = [whole.get_submodule(name).register_forward_hook(remember(name)) for name in layers]
+        first = [whole.get_submodule(targets[name][0]).register_forward_hook(remember(name)) for name in layers]
         second = [layer.register_forward_pre_hook(fit(name)) for name, layer in layers.items()]
         try:
             caller(whole.eval(), signature)(given)
-            caller(pruned.eval(), signature)(given)
+            caller(changed.eval(), signature)(given)
         finally:
             for hook in itertools.chain(first, second):
                 hook.remove()
     return len(done)
+
+
+def narrowed(whole: Any, pruned: Any, kept: Mapping[str, Any]) -> Targets:
+    """Return the layers that lost inputs, given which of their outputs stayed (see `survivors`)."""
+    torch = import_torch("refitting")
+    found = {}
+    for name, layer in pruned.named_modules():
+        if isinstance(layer, _kinds(torch)) and name in kept:
+            before = whole.get_submodule(name)
+            if layer.weight.shape[1] < before.weight.shape[1]:
+                found[name] = (name, kept[name])
+    return found
+
+
+def chained(changed: Any, names: Iterable[str]) -> Targets:
+    """Return the last layers of the chains that stand in the places of some layers."""
+    torch, found = import_torch("refitting"), {}
+    for name in names:
+        parts = [
+            part for part, layer in changed.get_submodule(name).named_modules() if isinstance(layer, _kinds(torch))
+        ]
+        if parts:
+            found[f"{name}.{parts[-1]}" if parts[-1] else name] = (name, None)
+    return found
 
 
 def survivors(module: Any, prune: Callable[[Any], Any]) -> dict[str, Any]:
@@ -71,7 +117,7 @@ def survivors(module: Any, prune: Callable[[Any], Any]) -> dict[str, Any]:
 
     A copy whose every weight is the number of its output is pruned instead; None of it is kept where that fails.
     """
-    torch = import_torch("pruning")
+    torch = import_torch("refitting")
     marked = copy.deepcopy(module)
     with torch.no_grad():
         for layer in marked.modules():
@@ -92,13 +138,11 @@ def _kinds(torch: Any) -> tuple[Any, ...]:
     return (torch.nn.Conv2d, torch.nn.Linear)
 
 
-def _fits(torch: Any, layer: Any, whole: Any, name: str) -> bool:
-    """Say whether a layer lost inputs, and can be fitted: ungrouped, with weights of its own."""
-    if not isinstance(layer, _kinds(torch)) or getattr(layer, "groups", 1) != 1:
+def _fits(torch: Any, layer: Any) -> bool:
+    """Say whether a layer can be fitted: ungrouped, padded with zeros."""
+    if getattr(layer, "groups", 1) != 1:
         return False
-    if isinstance(layer, torch.nn.Conv2d) and (isinstance(layer.padding, str) or layer.padding_mode != "zeros"):
-        return False
-    return bool(layer.weight.shape[1] < whole.get_submodule(name).weight.shape[1])
+    return isinstance(layer, torch.nn.Linear) or (not isinstance(layer.padding, str) and layer.padding_mode == "zeros")
 
 
 def _at(torch: Any, layer: Any, kept: Any) -> tuple[Any, ...]:

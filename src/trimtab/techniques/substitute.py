@@ -16,6 +16,7 @@ from trimtab.formats.torch import save_changed
 from trimtab.formats.torch_tracing import caller, evaluated, import_torch, load_live, random_inputs
 from trimtab.techniques.chains import chain_of, moving_like, put, replaceable, replacements, weight_of
 from trimtab.techniques.int8 import SEPARATOR, kept, options_of
+from trimtab.techniques.refit import chained, refit
 from trimtab.techniques.structure import refusal
 
 KINDS = ("separable", "grouped", "bottleneck")
@@ -32,7 +33,8 @@ class Substitute:
     bottleneck of a linear layer two with `narrow` times its smaller side between them. Each begins as the nearest to
     the old weights that it can be. Of the layers that would save multiply-accumulates those that keep most of their
     squared weights are replaced first, until they make up the share. Layers named in `keep` (separated by |) stay, as
-    do those whose weights others share and those that the module fails without.
+    do those whose weights others share and those that the module fails without. Where there are calibration items,
+    `refit` fits the last layer of what came in a layer's place to what that answered (least squares).
     """
 
     amount: Annotated[float, Range(0.1, 1.0, 0.05)] = 0.5
@@ -40,6 +42,7 @@ class Substitute:
     groups: int = 4
     narrow: float = 0.25
     keep: str = ""
+    refit: bool = True
 
     name = "substitute"
     order = 10
@@ -73,6 +76,8 @@ class Substitute:
         macs = products({name: module.get_submodule(name) for name in lighter}, module, signature)
         chosen = first_share(macs, {name: share for name, (_, share) in lighter.items()}, self.amount)
         made, sound = put({name: lighter[name][0] for name in chosen}, module, signature)
+        if self.refit:
+            refit(module, made, chained(made, sound), variant, context)
         names = {*kept(self.keep), *chosen} - set(sound)
         step = Step(
             technique=self.name, options=options_of(self, keep=SEPARATOR.join(sorted(names))), seed=context.seed
