@@ -77,6 +77,14 @@ def test_larger_candidates_are_expected_to_lose_less() -> None:
     assert made.final_loss("small") > made.final_loss("large")
 
 
+def test_a_candidate_that_lost_little_before_any_training_is_expected_to_lose_less() -> None:
+    made = halving(candidate("refitted"), candidate("broken"), candidate("unknown"))
+    made.candidates["refitted"].before, made.candidates["broken"].before = 0.03, 0.7
+    assert made.final_loss("refitted") < made.final_loss("broken") == made.final_loss("unknown")
+    job = made.next(1.0, 1e6)
+    assert job is not None and job.name == "refitted"
+
+
 def test_what_small_candidates_were_seen_to_lose_changes_what_others_are_expected_to() -> None:
     seen, unseen = (
         halving(candidate("new", work=0.15), *(candidate(f"seen {work}", work=work) for work in (0.1, 0.2, 0.3)))

@@ -23,6 +23,8 @@ _FALL, _FALL_SD = 0.7, 0.35  # log loss that a rung takes away, and how much tha
 _DOUBT = 0.3  # how far the usual fall of a rung may lie from that, until climbs were seen
 _SLOPE, _SLOPE_SD = -0.7, 0.4  # log loss by log work after the first rung: half the work, 1.6 times the loss
 _START, _START_SD = math.log(2.0), 1.0  # log loss (in what is allowed) of a candidate as large as the original
+_CARRY, _CARRY_SD = 0.3, 0.2  # log loss by that before training: what was refitted well is half way there
+_BROKEN = math.log(50.0)  # log loss (in what is allowed) before training of a network that was not refitted
 _SPREAD = 0.6  # of the log losses of candidates of the same work
 _MOST_EPOCHS = 100  # of one rung: more hardly ever help
 _WORTH = 0.02  # a gain in log time below that is not worth training for
@@ -33,13 +35,15 @@ class Candidate:
     """A network that could be trained.
 
     `time` is its latency as a ratio to the model as given, `work` its multiply-accumulates likewise, `second` what an
-    epoch on all items costs it. `losses` are those on the select split after each rung.
+    epoch on all items costs it. `losses` are those on the select split after each rung, `before` the one before any
+    training, None where it isn't known.
     """
 
     name: str
     time: float
     work: float
     epoch_s: float
+    before: float | None = None
     losses: list[float] = field(default_factory=list)
     out: bool = False
 
@@ -163,18 +167,23 @@ class Halving:
         return mean, math.sqrt(1 / precision)
 
     def _first(self, candidate: Candidate) -> tuple[float, float]:
-        """Return mean and variance of the log loss after the first rung, by the work of those that were there.
+        """Return mean and variance of the log loss after the first rung, by what is known of those that were there.
 
         That is a Bayesian line, as in Bishop 2006, section 3.3.
         """
         seen = [each for each in self.candidates.values() if each.losses]
-        x = np.array([[1.0, math.log(each.work)] for each in seen]).reshape(-1, 2)
+        x = np.array([self._known(each) for each in seen]).reshape(-1, 3)
         y = np.array([self._log(each.losses[0]) for each in seen])
-        prior = np.diag([1 / _START_SD**2, 1 / _SLOPE_SD**2])
+        prior = np.diag([1 / _START_SD**2, 1 / _SLOPE_SD**2, 1 / _CARRY_SD**2])
         covariance = np.linalg.inv(prior + x.T @ x / _SPREAD**2)
-        weights = covariance @ (prior @ np.array([_START, _SLOPE]) + x.T @ y / _SPREAD**2)
-        at = np.array([1.0, math.log(candidate.work)])
+        weights = covariance @ (prior @ np.array([_START, _SLOPE, _CARRY]) + x.T @ y / _SPREAD**2)
+        at = np.array(self._known(candidate))
         return float(at @ weights), float(at @ covariance @ at + _SPREAD**2)
+
+    def _known(self, candidate: Candidate) -> tuple[float, float, float]:
+        """Return what is known of a candidate before it is trained: 1, log work, log loss against a broken one's."""
+        lost = _BROKEN if candidate.before is None else min(self._log(candidate.before), _BROKEN)
+        return 1.0, math.log(candidate.work), lost - _BROKEN
 
 
 def rungs_of(epoch_s: float, seconds: float, *, share: float = 0.4, first: float = 0.03) -> tuple[float, ...]:

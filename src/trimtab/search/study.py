@@ -223,7 +223,13 @@ class Study:
             self._tell(name)
             return
         work = macs / original
-        candidate = Candidate(name=name, time=trial.screening.value, work=work, epoch_s=self._cost.epoch_s(work))
+        candidate = Candidate(
+            name=name,
+            time=trial.screening.value,
+            work=work,
+            epoch_s=self._cost.epoch_s(work),
+            before=None if trial.quality is None else -trial.quality.difference,
+        )
         self._current[name] = changed
         self.halving.add(candidate)
         if candidate.time >= self._best():
