@@ -163,7 +163,7 @@ class Study:
     def _parent(self, step: Step) -> Variant:
         """Return what a proposal changes: the original, or every second time what promises most so far.
 
-        That is the network that would be trained next, else the fastest that was trained and keeps the goal; neither
+        That is the network that would be trained next, else the fastest that keeps the goal, or nearly; neither
         where the technique has changed it since it was trained, or makes a network of its own.
         """
         original = self.race.shop.original
@@ -232,6 +232,8 @@ class Study:
         )
         self._current[name] = changed
         self.halving.add(candidate)
+        if candidate.before is not None and candidate.before <= _NEARLY * self.allowed and not outpaced(trial):
+            self._able[name] = (candidate.time, changed)  # refitted, it may need no training at all
         if candidate.time >= self._best():
             self.halving.drop(name)
             self._tell(name)
