@@ -214,13 +214,13 @@ def test_engines_run_it_in_integers(case: Any, at: Any, tmp_path: Path) -> None:
 
 def test_after_pruning_and_fine_tuning_it_is_the_last_of_the_chain(case: Any, at: Any) -> None:
     variant, task = case()
-    whole = FineTune(epochs=4, lr=0.01, batch=32, distill=0.0).apply(variant, at(variant, task, "whole"))
+    whole = FineTune(epochs=20, lr=0.01, batch=32, distill=0.0).apply(variant, at(variant, task, "whole"))
     pruned = Prune(amount=0.25, round_to=1).apply(whole, at(whole, task, "pruned"))
     tuned = FineTune(epochs=2, batch=32).apply(pruned, at(whole, task, "tuned"))
     made = QuantizationAwareTraining(epochs=2, batch=32).apply(tuned, at(whole, task))
     assert [step.technique for step in made.steps] == ["fine-tune", "prune", "fine-tune", "qat"]
     exported = ExportOnnx().apply(tuned, at(whole, task, "float"))
-    assert right(made, task) > right(exported, task) - 0.08  # six of 75 items
+    assert right(made, task) > right(exported, task) - 0.03
     assert made.model.signature.outputs == exported.model.signature.outputs
 
 

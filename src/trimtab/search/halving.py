@@ -34,8 +34,8 @@ _WORTH = 0.02  # a gain in log time below that is not worth training for
 class Candidate:
     """A network that could be trained.
 
-    `time` is its latency as a ratio to the model as given, `work` its multiply-accumulates likewise, `second` what an
-    epoch on all items costs it. `losses` are those on the select split after each rung, `before` the one before any
+    `time` is its latency as a ratio to the model as given, `work` its multiply-accumulates likewise, `epoch_s` what
+    an epoch on all items costs it. `losses` are those on the select split after each rung, `before` the one before any
     training, None where it isn't known.
     """
 

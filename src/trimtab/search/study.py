@@ -232,8 +232,7 @@ class Study:
         )
         self._current[name] = changed
         self.halving.add(candidate)
-        if candidate.before is not None and candidate.before <= _NEARLY * self.allowed and not outpaced(trial):
-            self._able[name] = (candidate.time, changed)  # refitted, it may need no training at all
+        self._consider(name, changed, trial)  # refitted, it may need no training at all
         if candidate.time >= self._best():
             self.halving.drop(name)
             self._tell(name)
@@ -281,8 +280,14 @@ class Study:
             self._correct(candidate, epochs, self.race.making_s.get(learnt.steps, 0.0))
         if rung == 0:
             self._tell(name)
-        if trial.screening is not None and loss <= _NEARLY * self.allowed and not outpaced(trial):
-            self._able[name] = (trial.screening.value, learnt)
+        self._consider(name, learnt, trial)
+
+    def _consider(self, name: str, made: Variant, trial: Trial) -> None:
+        """Note a network that keeps the goal, or nearly: quantizing it may be worth it."""
+        if trial.screening is None or trial.quality is None or outpaced(trial):
+            return
+        if -trial.quality.difference <= _NEARLY * self.allowed:
+            self._able[name] = (trial.screening.value, made)
 
     def _correct(self, candidate: Candidate, epochs: float, seconds: float) -> None:
         """Correct what training is expected to cost by what this one did, and plan the rungs above by that."""

@@ -21,11 +21,7 @@ from trimtab.techniques.int8 import feeds
 
 _ROWS = 24  # of inputs for each weight of an output: fewer fit the items, not what they are examples of
 _RIDGE = 1e-2  # of the mean square of an input: also where inputs say the same, one answer is best
-_WORSE = 1.0  # a fit that is further off than the weights that were there is not taken
-
-
-ITEMS = 300
-"""How many calibration items layers are refitted on."""
+_ITEMS = 300
 
 Targets = Mapping[str, tuple[str, Any]]
 """By the name of a layer to refit: the layer of the whole network whose answers it should give, and which of its
@@ -39,7 +35,7 @@ def refit(whole: Any, changed: Any, targets: Targets, variant: Variant, context:
     """
     if context.task.split("calibrate") is None or variant.model.signature.states:
         return 0
-    return refitted(whole, changed, targets, variant.model.signature, feeds(variant, context.task, ITEMS))
+    return refitted(whole, changed, targets, variant.model.signature, feeds(variant, context.task, _ITEMS))
 
 
 def refitted(whole: Any, changed: Any, targets: Targets, signature: Signature, feeds: Iterable[Arrays]) -> int:
@@ -123,7 +119,7 @@ def survivors(module: Any, prune: Callable[[Any], Any]) -> dict[str, Any]:
         for layer in marked.modules():
             if isinstance(layer, _kinds(torch)):
                 numbers = torch.arange(len(layer.weight), dtype=layer.weight.dtype)
-                layer.weight.copy_(numbers.reshape(-1, *[1] * (layer.weight.ndim - 1)).expand_as(layer.weight))
+                layer.weight.copy_(numbers.reshape(-1, *[1] * (layer.weight.ndim - 1)))
     left = prune(marked)
     if left is None:
         return {}
@@ -167,7 +163,7 @@ def _solve(torch: Any, layer: Any, inputs: Any, wanted: Any) -> bool:
         change = torch.linalg.solve(gram + ridge, x.T @ off)
     except FOREIGN_ERRORS:
         return False
-    if not (off - x @ change).square().mean() < _WORSE * off.square().mean():
+    if not (off - x @ change).square().mean() < off.square().mean():
         return False
     new = old + change
     if bias:
@@ -182,12 +178,12 @@ def _rows(torch: Any, layer: Any, inputs: Any, wanted: Any) -> tuple[Any, Any]:
     size = layer.weight[0].numel()
     if isinstance(layer, torch.nn.Linear):
         x, y = inputs.reshape(-1, inputs.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
-        chosen = _drawn(torch, len(x), size)
+        chosen = _drawn(torch, len(x), _ROWS * size)
         return x[chosen].float(), y[chosen].float()
     y = wanted.permute(0, 2, 3, 1).reshape(-1, wanted.shape[1])
     places = wanted.shape[2] * wanted.shape[3]
     each = max(1, -(-_ROWS * size // len(inputs)))
-    spots = _drawn(torch, places, each, per=1)
+    spots = _drawn(torch, places, each)
     patches = torch.nn.functional.unfold(
         inputs, layer.kernel_size, dilation=layer.dilation, padding=layer.padding, stride=layer.stride
     )
@@ -196,9 +192,8 @@ def _rows(torch: Any, layer: Any, inputs: Any, wanted: Any) -> tuple[Any, Any]:
     return x.float(), y.float()
 
 
-def _drawn(torch: Any, count: int, size: int, per: int = _ROWS) -> Any:
-    """Return the numbers of enough rows, all of them where there are no more: the same ones every time."""
-    most = per * size
+def _drawn(torch: Any, count: int, most: int) -> Any:
+    """Return the numbers of so many rows, all of them where there are no more: the same ones every time."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most]
